@@ -1,0 +1,265 @@
+//! The server's role towards the client, from the greeting to the login.
+//!
+//! [`Frontend`] has what the three protocols share: the unread bytes, the limits, the counts, STARTTLS.
+//! A [`Dialect`] has what is its protocol's own: how a command is read and how an answer is spelled.
+//!
+//! Invariant: gatepost speaks for itself here, nothing of it comes from upstream but SMTP's keywords.
+//! After a [`Step::Login`] nothing is read until [`Frontend::accept`] or [`Frontend::refuse`] was called.
+
+use super::imap::ImapFrontend;
+use super::input::{Input, TooLong};
+use super::pop3::Pop3Frontend;
+use super::refusal::Refusal;
+use super::smtp::SmtpFrontend;
+use super::upstream::Welcome;
+use crate::secret::Secret;
+use crate::vocabulary::{Protocol, TlsMode};
+
+/// Commands that are wrong, unknown or not possible before the login, per connection. Real clients that
+/// try one mechanism after the other get to four; more is somebody guessing.
+const MAX_ERRORS: u32 = 10;
+
+/// Wrong passwords per connection, as in RFC 4954 section 4: a server may end the session after a few.
+/// Three let a client try an empty password first, as old Outlook does.
+const MAX_WRONG_PASSWORDS: u32 = 3;
+
+/// First octet of a TLS record with a handshake message (RFC 8446 section 5.1).
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// What the driver of a Frontend does next.
+#[derive(Debug)]
+pub enum Step {
+    /// Read from the client, then [`Frontend::push`].
+    Read,
+    /// Send these to the client.
+    Write(Vec<u8>),
+    /// Send these, make the connection TLS, then call [`Frontend::tls_started`].
+    StartTls(Vec<u8>),
+    /// Check these, then call [`Frontend::accept`] or [`Frontend::refuse`].
+    Login(Login),
+    /// Send the goodbye of this kind ([`Frontend::goodbye`]) and close.
+    Close(Closing),
+}
+
+/// What a client claims to be.
+#[derive(Debug)]
+pub struct Login {
+    /// A clean user name: UTF-8, no control characters.
+    pub user: String,
+    /// The octets as they came; not always UTF-8.
+    pub password: Secret<Vec<u8>>,
+}
+
+/// Why a session ends before its login.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closing {
+    /// The client said so.
+    Quit,
+    /// A line or literal is longer than its limit.
+    TooLong,
+    /// Too many commands that mean nothing.
+    TooManyErrors,
+    /// Too many wrong passwords.
+    TooManyWrongPasswords,
+    /// Bytes behind STARTTLS that were sent in plain text (command injection).
+    PlaintextBehindStartTls,
+    /// TLS on a listener that does not begin with it.
+    TlsOnPlainPort,
+    /// A web browser or a port scanner.
+    Http,
+    /// The login took too long.
+    Deadline,
+    /// gatepost is being stopped.
+    ShuttingDown,
+}
+
+impl Closing {
+    /// For people, in the log and in the goodbye.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Quit => "closed by the client before a login",
+            Self::TooLong => "line or literal too long",
+            Self::TooManyErrors => "too many errors",
+            Self::TooManyWrongPasswords => "too many wrong passwords",
+            Self::PlaintextBehindStartTls => "plain text behind STARTTLS",
+            Self::TlsOnPlainPort => {
+                "the client begins with TLS, this listener does not: set one of them to the other"
+            }
+            Self::Http => "this is a mail port, not HTTP",
+            Self::Deadline => "no login in time",
+            Self::ShuttingDown => "gatepost is being restarted",
+        }
+    }
+}
+
+/// Where a session stands with TLS on the client's side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LocalTls {
+    /// Plain, and it stays so.
+    Never,
+    /// Plain until STARTTLS; no login before.
+    Offered,
+    /// On.
+    Active,
+}
+
+impl From<TlsMode> for LocalTls {
+    fn from(mode: TlsMode) -> Self {
+        match mode {
+            TlsMode::None => Self::Never,
+            TlsMode::StartTls => Self::Offered,
+            TlsMode::Implicit => Self::Active,
+        }
+    }
+}
+
+/// What a command of the client leads to.
+pub(super) enum Action {
+    /// Answer it.
+    Reply(Vec<u8>),
+    /// Answer it, and count it as an error.
+    Error(Vec<u8>),
+    /// Answer it and start TLS.
+    StartTls(Vec<u8>),
+    /// Have these checked.
+    Login(Login),
+    /// The client leaves.
+    Quit,
+}
+
+/// What is a protocol's own.
+pub(super) trait Dialect: Send {
+    /// The first words of the session.
+    fn greeting(&self, tls: LocalTls) -> Vec<u8>;
+    /// Takes a command (or a part of one) off `input`; `None`: it is not all there yet.
+    fn advance(&mut self, input: &mut Input, tls: LocalTls) -> Result<Option<Action>, TooLong>;
+    /// Forgets all that was said in plain text.
+    fn reset(&mut self);
+    /// The answer to the login, when it is let through.
+    fn accepted(&mut self, welcome: &Welcome) -> Vec<u8>;
+    /// The answer to the login, when it is not.
+    fn refused(&mut self, refusal: &Refusal) -> Vec<u8>;
+    /// The last words.
+    fn goodbye(&mut self, closing: Closing) -> Vec<u8>;
+}
+
+/// A session before its login. See the module's invariant.
+pub struct Frontend {
+    dialect: Box<dyn Dialect>,
+    input: Input,
+    tls: LocalTls,
+    errors: u32,
+    wrong_passwords: u32,
+    /// The first line has not come yet: the time to see who speaks another protocol.
+    untouched: bool,
+}
+
+impl Frontend {
+    /// A new session. `keywords` are the upstream's EHLO keywords, for SMTP alone.
+    pub fn new(protocol: Protocol, tls: LocalTls, keywords: Vec<String>) -> Self {
+        let dialect: Box<dyn Dialect> = match protocol {
+            Protocol::Imap => Box::new(ImapFrontend::default()),
+            Protocol::Pop3 => Box::new(Pop3Frontend::default()),
+            Protocol::Smtp => Box::new(SmtpFrontend::new(keywords)),
+        };
+        Self {
+            dialect,
+            input: Input::default(),
+            tls,
+            errors: 0,
+            wrong_passwords: 0,
+            untouched: true,
+        }
+    }
+
+    /// What the server says first.
+    pub fn greeting(&self) -> Vec<u8> {
+        self.dialect.greeting(self.tls)
+    }
+
+    /// Takes what the client sent.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.input.push(bytes);
+    }
+
+    /// The next thing to do.
+    pub fn step(&mut self) -> Step {
+        if let Some(closing) = self.overdrawn() {
+            return Step::Close(closing);
+        }
+        if self.untouched {
+            if let Some(closing) = stranger(&self.input) {
+                return Step::Close(closing);
+            }
+            self.untouched = self.input.peek_line().is_none();
+        }
+        match self.dialect.advance(&mut self.input, self.tls) {
+            Err(TooLong) => Step::Close(Closing::TooLong),
+            Ok(None) => Step::Read,
+            Ok(Some(action)) => self.follow(action),
+        }
+    }
+
+    fn follow(&mut self, action: Action) -> Step {
+        match action {
+            Action::Reply(reply) => Step::Write(reply),
+            Action::Error(reply) => {
+                self.errors += 1;
+                Step::Write(reply)
+            }
+            Action::StartTls(_) if !self.input.is_empty() => {
+                Step::Close(Closing::PlaintextBehindStartTls)
+            }
+            Action::StartTls(reply) => Step::StartTls(reply),
+            Action::Login(login) => Step::Login(login),
+            Action::Quit => Step::Close(Closing::Quit),
+        }
+    }
+
+    fn overdrawn(&self) -> Option<Closing> {
+        if self.errors >= MAX_ERRORS {
+            return Some(Closing::TooManyErrors);
+        }
+        (self.wrong_passwords >= MAX_WRONG_PASSWORDS).then_some(Closing::TooManyWrongPasswords)
+    }
+
+    /// The connection is TLS now: what was said before is void (RFC 3207 section 4.2).
+    pub fn tls_started(&mut self) {
+        self.tls = LocalTls::Active;
+        self.dialect.reset();
+    }
+
+    /// Lets the login through: the answer to it, then what the client has already sent behind it, which
+    /// belongs to the upstream.
+    pub fn accept(mut self, welcome: &Welcome) -> (Vec<u8>, Vec<u8>) {
+        (self.dialect.accepted(welcome), self.input.take_rest())
+    }
+
+    /// Refuses the login with this answer; the client may try again.
+    pub fn refuse(&mut self, refusal: &Refusal) -> Vec<u8> {
+        if refusal.is_wrong_password() {
+            self.wrong_passwords += 1;
+        } else {
+            self.errors += 1;
+        }
+        self.dialect.refused(refusal)
+    }
+
+    /// The last words of a session that ends before its login.
+    pub fn goodbye(&mut self, closing: Closing) -> Vec<u8> {
+        match closing {
+            // Neither would understand it.
+            Closing::TlsOnPlainPort | Closing::Http => Vec::new(),
+            _ => self.dialect.goodbye(closing),
+        }
+    }
+}
+
+/// Sees by the first octet or line that the client speaks another protocol.
+fn stranger(input: &Input) -> Option<Closing> {
+    if input.first() == Some(TLS_HANDSHAKE) {
+        return Some(Closing::TlsOnPlainPort);
+    }
+    let version = input.peek_line()?.rsplit(|&byte| byte == b' ').next()?;
+    version.starts_with(b"HTTP/").then_some(Closing::Http)
+}

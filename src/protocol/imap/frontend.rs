@@ -1,0 +1,166 @@
+//! IMAP's server role before the login.
+//!
+//! Invariant: the greeting and every `CAPABILITY` list the same, gatepost's own capabilities: many clients
+//! log in as their first command. What the upstream can do is told with the answer to the login.
+
+use super::super::frontend::{Action, Closing, Dialect, LocalTls};
+use super::super::input::{Input, TooLong};
+use super::super::refusal::Refusal;
+use super::super::sasl::{self, Exchange, Failure, Mechanism, Progress};
+use super::super::upstream::Welcome;
+use super::command::{Command, Reader, Reading};
+
+/// IMAP's dialect. The default is a session that was just accepted.
+#[derive(Default)]
+pub(in crate::protocol) struct ImapFrontend {
+    reader: Reader,
+    exchange: Option<Exchange>,
+    /// Of the login that is being checked or authenticated.
+    tag: String,
+}
+
+impl Dialect for ImapFrontend {
+    fn greeting(&self, tls: LocalTls) -> Vec<u8> {
+        format!("* OK [CAPABILITY {}] gatepost ready\r\n", capabilities(tls)).into_bytes()
+    }
+
+    fn advance(&mut self, input: &mut Input, tls: LocalTls) -> Result<Option<Action>, TooLong> {
+        if let Some(exchange) = &mut self.exchange {
+            let Some(line) = input.line()? else { return Ok(None) };
+            let progress = exchange.respond(&line);
+            return Ok(Some(self.continue_exchange(progress)));
+        }
+        Ok(self.reader.advance(input)?.map(|reading| match reading {
+            Reading::Continue => Action::Reply(b"+ go ahead\r\n".to_vec()),
+            Reading::Command(command) => self.run(&command, tls),
+            Reading::Bad(tag, why) => {
+                let tag = tag.unwrap_or_else(|| "*".into());
+                Action::Error(format!("{tag} BAD {why}\r\n").into_bytes())
+            }
+        }))
+    }
+
+    fn reset(&mut self) {
+        *self = Self::default();
+    }
+
+    fn accepted(&mut self, welcome: &Welcome) -> Vec<u8> {
+        let capabilities = match welcome.capabilities.as_slice() {
+            [] => String::new(),
+            some => format!("[CAPABILITY {}] ", some.join(" ")),
+        };
+        format!("{} OK {capabilities}logged in\r\n", self.tag).into_bytes()
+    }
+
+    fn refused(&mut self, refusal: &Refusal) -> Vec<u8> {
+        // RFC 5530 section 3.
+        let code = match refusal {
+            Refusal::BadCredentials => "AUTHENTICATIONFAILED",
+            Refusal::NotAllowedFromHere => "AUTHORIZATIONFAILED",
+            Refusal::NotPermitted { .. } => "CONTACTADMIN",
+            Refusal::Throttled | Refusal::UpstreamBusy { .. } => "LIMIT",
+            Refusal::SignInNeeded { .. } | Refusal::UpstreamDown { .. } | Refusal::ShuttingDown => {
+                "UNAVAILABLE"
+            }
+        };
+        format!("{} NO [{code}] {}\r\n", self.tag, refusal.text()).into_bytes()
+    }
+
+    fn goodbye(&mut self, closing: Closing) -> Vec<u8> {
+        match closing {
+            Closing::Quit => format!("* BYE gatepost\r\n{} OK bye\r\n", self.tag).into_bytes(),
+            _ => format!("* BYE {}\r\n", closing.text()).into_bytes(),
+        }
+    }
+}
+
+impl ImapFrontend {
+    fn run(&mut self, command: &Command, tls: LocalTls) -> Action {
+        let tag = &command.tag;
+        let ok = |what: &str| Action::Reply(format!("{what}{tag} OK done\r\n").into_bytes());
+        let error = |answer: &str| Action::Error(format!("{tag} {answer}\r\n").into_bytes());
+        self.tag.clone_from(tag);
+        match () {
+            () if command.is("CAPABILITY") => {
+                ok(&format!("* CAPABILITY {}\r\n", capabilities(tls)))
+            }
+            () if command.is("NOOP") => ok(""),
+            () if command.is("ID") => ok("* ID (\"name\" \"gatepost\")\r\n"),
+            () if command.is("LOGOUT") => Action::Quit,
+            () if command.is("STARTTLS") => match tls {
+                LocalTls::Offered => {
+                    Action::StartTls(format!("{tag} OK begin TLS now\r\n").into_bytes())
+                }
+                LocalTls::Active => error("BAD TLS is on already"),
+                LocalTls::Never => error("BAD STARTTLS is not offered here"),
+            },
+            () if !(command.is("LOGIN") || command.is("AUTHENTICATE")) => error("BAD log in first"),
+            () if tls == LocalTls::Offered => error("NO [PRIVACYREQUIRED] use STARTTLS first"),
+            () if command.is("LOGIN") => self.login(command),
+            () => self.authenticate(command),
+        }
+    }
+
+    fn login(&mut self, command: &Command) -> Action {
+        let strings = command.strings().unwrap_or_default();
+        let [user, password] = strings.as_slice() else {
+            return self.error("BAD LOGIN takes a user name and a password");
+        };
+        match sasl::user_name(user).and_then(|user| sasl::login(user, password)) {
+            Ok(login) => Action::Login(login),
+            Err(failure) => self.failed(failure),
+        }
+    }
+
+    fn authenticate(&mut self, command: &Command) -> Action {
+        let strings = command.strings().unwrap_or_default();
+        let (name, initial) = match strings.as_slice() {
+            [name] => (name, None),
+            [name, initial] => (name, Some(initial.as_slice())),
+            _ => return self.error("BAD AUTHENTICATE takes a mechanism and an initial response"),
+        };
+        let Some(mechanism) = Mechanism::parse(name) else {
+            return self.error("NO [CANNOT] mechanism not offered; use PLAIN or LOGIN");
+        };
+        let (exchange, progress) = Exchange::start(mechanism, initial);
+        self.exchange = Some(exchange);
+        self.continue_exchange(progress)
+    }
+
+    fn continue_exchange(&mut self, progress: Progress) -> Action {
+        match progress {
+            Progress::Challenge(challenge) => {
+                Action::Reply(format!("+ {challenge}\r\n").into_bytes())
+            }
+            Progress::Done(login) => {
+                self.exchange = None;
+                Action::Login(login)
+            }
+            Progress::Failed(failure) => {
+                self.exchange = None;
+                self.failed(failure)
+            }
+        }
+    }
+
+    fn failed(&self, failure: Failure) -> Action {
+        let text = failure.text();
+        match failure {
+            Failure::Cancelled | Failure::Malformed => self.error(&format!("BAD {text}")),
+            Failure::BadUser => self.error(&format!("NO [AUTHENTICATIONFAILED] {text}")),
+            Failure::OtherIdentity => self.error(&format!("NO [AUTHORIZATIONFAILED] {text}")),
+        }
+    }
+
+    fn error(&self, answer: &str) -> Action {
+        Action::Error(format!("{} {answer}\r\n", self.tag).into_bytes())
+    }
+}
+
+fn capabilities(tls: LocalTls) -> String {
+    let login = match tls {
+        LocalTls::Offered => "STARTTLS LOGINDISABLED",
+        LocalTls::Never | LocalTls::Active => "AUTH=PLAIN AUTH=LOGIN",
+    };
+    format!("IMAP4rev1 SASL-IR LITERAL+ ID {login}")
+}

@@ -1,0 +1,172 @@
+//! IMAP's client role: STARTTLS if need be, `AUTHENTICATE XOAUTH2` with its initial response.
+//!
+//! Invariant: `PREAUTH` is never accepted: it would be somebody else's mailbox, or an attacker keeping TLS
+//! away (RFC 3501 section 7.1.4).
+
+use super::super::sasl::Xoauth2;
+use super::super::upstream::{
+    Action, Dialect, Goal, Rejection, Welcome, broken, busy, known_rejection, not_permitted,
+    token_rejected,
+};
+use crate::secret::Secret;
+
+/// What is awaited.
+enum State {
+    Greeting,
+    StartTls,
+    Authenticate,
+    Capability,
+}
+
+/// IMAP's dialect.
+pub(in crate::protocol) struct ImapUpstream {
+    state: State,
+    encrypted: bool,
+    login: Option<Xoauth2>,
+    /// Ask for the capabilities if they are not told.
+    learn: bool,
+    capabilities: Vec<String>,
+}
+
+impl ImapUpstream {
+    pub(in crate::protocol) fn new(encrypted: bool, goal: Goal, learn: bool) -> Self {
+        let login = match goal {
+            Goal::Login(login) => Some(login),
+            Goal::Learn => None,
+        };
+        Self { state: State::Greeting, encrypted, login, learn, capabilities: Vec::new() }
+    }
+
+    fn authenticate(&mut self) -> Action {
+        let Some(login) = &self.login else { return Action::Ready(Welcome::default()) };
+        self.state = State::Authenticate;
+        let line = format!("g2 AUTHENTICATE XOAUTH2 {}\r\n", login.expose());
+        Action::SendToken(Secret::new(line.into_bytes()))
+    }
+
+    fn greeting(&mut self, line: &str) -> Action {
+        match word_behind(line, "*") {
+            Some("OK") if self.encrypted => self.authenticate(),
+            Some("OK") => {
+                self.state = State::StartTls;
+                Action::Send("g1 STARTTLS".into())
+            }
+            Some("BYE") => Action::Reject(busy(line)),
+            _ => Action::Reject(broken(&format!("not an IMAP greeting: {line}"))),
+        }
+    }
+
+    fn start_tls(&self, line: &str) -> Action {
+        match word_behind(line, "g1") {
+            Some("OK") => Action::StartTls,
+            Some(_) => Action::Reject(broken(&format!("it refuses STARTTLS: {line}"))),
+            None => self.untagged(line),
+        }
+    }
+
+    fn authenticated(&mut self, line: &str) -> Action {
+        match word_behind(line, "g2") {
+            Some("OK") => {
+                if let Some(capabilities) = between(line, "[CAPABILITY ", "]") {
+                    self.capabilities = words(capabilities);
+                }
+                if self.capabilities.is_empty() && self.learn {
+                    self.state = State::Capability;
+                    return Action::Send("g3 CAPABILITY".into());
+                }
+                self.ready()
+            }
+            Some(_) => Action::Reject(rejection(line)),
+            // The error as a JSON challenge: it wants an empty answer, then comes the refusal.
+            None if line.starts_with('+') => Action::Send(String::new()),
+            None => {
+                self.note_capabilities(line);
+                self.untagged(line)
+            }
+        }
+    }
+
+    fn capability(&mut self, line: &str) -> Action {
+        match word_behind(line, "g3") {
+            // Without capabilities the session is still good.
+            Some(_) => self.ready(),
+            None => {
+                self.note_capabilities(line);
+                self.untagged(line)
+            }
+        }
+    }
+
+    fn note_capabilities(&mut self, line: &str) {
+        if let Some(capabilities) = line.strip_prefix("* CAPABILITY ") {
+            self.capabilities = words(capabilities);
+        }
+    }
+
+    fn untagged(&self, line: &str) -> Action {
+        match word_behind(line, "*") {
+            Some("BYE") => Action::Reject(known_rejection(line).unwrap_or_else(|| busy(line))),
+            Some(_) => Action::Wait,
+            None => Action::Reject(broken(&format!("not an IMAP response: {line}"))),
+        }
+    }
+
+    fn ready(&mut self) -> Action {
+        Action::Ready(Welcome { capabilities: std::mem::take(&mut self.capabilities) })
+    }
+}
+
+impl Dialect for ImapUpstream {
+    fn line(&mut self, line: &str) -> Action {
+        match self.state {
+            State::Greeting => self.greeting(line),
+            State::StartTls => self.start_tls(line),
+            State::Authenticate => self.authenticated(line),
+            State::Capability => self.capability(line),
+        }
+    }
+
+    fn tls_started(&mut self) -> Action {
+        self.encrypted = true;
+        self.capabilities.clear();
+        self.authenticate()
+    }
+}
+
+/// RFC 5530 section 3 for the codes; Exchange sends none.
+fn rejection(line: &str) -> Rejection {
+    if let Some(known) = known_rejection(line) {
+        return known;
+    }
+    let code = between(line, "[", "]").unwrap_or_default().to_ascii_uppercase();
+    match code.split(' ').next().unwrap_or_default() {
+        "UNAVAILABLE" | "INUSE" | "LIMIT" | "SERVERBUG" => busy(line),
+        "AUTHORIZATIONFAILED" | "NOPERM" | "CONTACTADMIN" | "CANNOT" | "PRIVACYREQUIRED" => {
+            not_permitted(line)
+        }
+        _ if word_behind(line, "g2") == Some("BAD") => broken(line),
+        _ => token_rejected(line),
+    }
+}
+
+/// `Some("OK")` of `g2 OK done`, behind the tag `g2`.
+fn word_behind<'a>(line: &'a str, tag: &str) -> Option<&'a str> {
+    line.strip_prefix(tag)?.strip_prefix(' ')?.split(' ').next()
+}
+
+fn between<'a>(line: &'a str, start: &str, end: &str) -> Option<&'a str> {
+    let (_, behind) = line.split_once(start)?;
+    Some(behind.split_once(end)?.0)
+}
+
+/// The capabilities that concern a client which is logged in already.
+fn words(text: &str) -> Vec<String> {
+    let before_login = |word: &str| {
+        let word = word.to_ascii_uppercase();
+        word.starts_with("AUTH=") || ["STARTTLS", "LOGINDISABLED"].contains(&word.as_str())
+    };
+    text.split_ascii_whitespace()
+        .filter(|word| word.bytes().all(|byte| byte.is_ascii_graphic()) && !before_login(word))
+        .map(str::to_owned)
+        .collect()
+}

@@ -1,0 +1,25 @@
+//! The dialogues up to the login, as sans-IO state machines: bytes in, steps out.
+//!
+//! A [`Frontend`] is the server's role towards the client, an [`Upstream`] the client's role towards
+//! Exchange. There is one pair for each protocol; what all three share (line buffer, limits, counting of
+//! errors, STARTTLS) stands once, in `frontend.rs` and `upstream.rs`.
+//!
+//! Invariant: no clock, no socket, no log in here, and splitting the input at any byte never changes
+//! what comes out.
+
+#![deny(clippy::indexing_slicing)]
+
+mod frontend;
+mod imap;
+mod input;
+mod pop3;
+mod refusal;
+mod sasl;
+mod smtp;
+mod upstream;
+
+pub use frontend::{Closing, Frontend, LocalTls, Login, Step as FrontendStep};
+pub use input::MAX_LINE;
+pub use refusal::Refusal;
+pub use sasl::Xoauth2;
+pub use upstream::{Goal, Rejection, Step as UpstreamStep, Upstream, Welcome};

@@ -1,0 +1,167 @@
+//! SMTP's client role: EHLO, STARTTLS and EHLO again if need be, `AUTH XOAUTH2`, the response on a line
+//! of its own.
+//!
+//! Invariant: the response never stands behind the command. A token has 1.5 to 2.5 KB and a command line
+//! with its initial response at most 512 octets (RFC 4954 section 4).
+
+use super::super::sasl::Xoauth2;
+use super::super::upstream::{
+    Action, Dialect, Goal, Rejection, Welcome, broken, busy, known_rejection, not_permitted,
+    token_rejected,
+};
+use crate::secret::Secret;
+
+/// What is awaited.
+enum State {
+    Greeting,
+    Ehlo,
+    StartTls,
+    /// 334, to send the response.
+    Challenge,
+    /// The answer to the response.
+    Answer,
+    /// 221.
+    Quit,
+}
+
+/// SMTP's dialect.
+pub(in crate::protocol) struct SmtpUpstream {
+    state: State,
+    encrypted: bool,
+    goal: Goal,
+    ehlo: String,
+    /// Keywords of the EHLO answer that is coming in.
+    keywords: Vec<String>,
+    /// Lines of the reply that is coming in.
+    reply_lines: u32,
+}
+
+impl SmtpUpstream {
+    pub(in crate::protocol) fn new(encrypted: bool, goal: Goal, host: &str) -> Self {
+        Self {
+            state: State::Greeting,
+            encrypted,
+            goal,
+            ehlo: format!("EHLO {host}"),
+            keywords: Vec::new(),
+            reply_lines: 0,
+        }
+    }
+
+    fn say_ehlo(&mut self) -> Action {
+        self.state = State::Ehlo;
+        self.keywords.clear();
+        Action::Send(self.ehlo.clone())
+    }
+
+    /// The last line of a reply.
+    fn reply(&mut self, code: u16, line: &str) -> Action {
+        match (&self.state, code) {
+            (State::Greeting, 220) => self.say_ehlo(),
+            (State::Ehlo, 250) if !self.encrypted => {
+                self.state = State::StartTls;
+                Action::Send("STARTTLS".into())
+            }
+            (State::Ehlo, 250) => self.identified(),
+            (State::StartTls, 220) => Action::StartTls,
+            (State::StartTls, _) => Action::Reject(broken(&format!("it refuses STARTTLS: {line}"))),
+            (State::Challenge, 334) => self.respond(),
+            // The error as a JSON challenge: it wants an empty answer, then comes the refusal.
+            (State::Answer, 334) => Action::Send(String::new()),
+            (State::Answer, 235) | (State::Quit, _) => self.ready(),
+            (_, 400..500) => Action::Reject(known_rejection(line).unwrap_or_else(|| busy(line))),
+            (State::Challenge | State::Answer, 500..600) => Action::Reject(rejection(code, line)),
+            _ => Action::Reject(broken(&format!("an answer out of turn: {line}"))),
+        }
+    }
+
+    fn identified(&mut self) -> Action {
+        match self.goal {
+            Goal::Login(_) => {
+                self.state = State::Challenge;
+                Action::Send("AUTH XOAUTH2".into())
+            }
+            Goal::Learn => {
+                self.state = State::Quit;
+                Action::Send("QUIT".into())
+            }
+        }
+    }
+
+    fn respond(&mut self) -> Action {
+        self.state = State::Answer;
+        match &self.goal {
+            Goal::Login(login) => token_line(login),
+            Goal::Learn => Action::Send("*".into()),
+        }
+    }
+
+    fn ready(&mut self) -> Action {
+        Action::Ready(Welcome { capabilities: std::mem::take(&mut self.keywords) })
+    }
+}
+
+impl Dialect for SmtpUpstream {
+    fn line(&mut self, line: &str) -> Action {
+        let Some((code, last)) = reply_code(line) else {
+            return Action::Reject(broken(&format!("not an SMTP reply: {line}")));
+        };
+        let first = self.reply_lines == 0;
+        self.reply_lines = if last { 0 } else { self.reply_lines + 1 };
+        // The first line of the EHLO answer is the server's name.
+        if matches!(self.state, State::Ehlo) && code == 250 && !first {
+            self.keywords.extend(keyword(line));
+        }
+        if last { self.reply(code, line) } else { Action::Wait }
+    }
+
+    fn tls_started(&mut self) -> Action {
+        self.encrypted = true;
+        self.say_ehlo()
+    }
+}
+
+fn token_line(login: &Xoauth2) -> Action {
+    Action::SendToken(Secret::new(format!("{}\r\n", login.expose()).into_bytes()))
+}
+
+/// Its code, and whether it is the last line of the reply (RFC 5321 section 4.2.1).
+fn reply_code(line: &str) -> Option<(u16, bool)> {
+    let code = line.get(..3)?.parse().ok().filter(|code| (200..600).contains(code))?;
+    match line.as_bytes().get(3) {
+        None | Some(b' ') => Some((code, true)),
+        Some(b'-') => Some((code, false)),
+        Some(_) => None,
+    }
+}
+
+/// A keyword with its parameters, if it is one that can be repeated to a client.
+fn keyword(line: &str) -> Option<String> {
+    let text = line.get(4..)?.trim();
+    let printable = text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
+    (!text.is_empty() && printable).then(|| text.to_owned())
+}
+
+/// RFC 4954 section 6 for the codes, with Exchange's enhanced ones.
+fn rejection(code: u16, line: &str) -> Rejection {
+    match known_rejection(line) {
+        Some(known) => known,
+        None if code == 535 => token_rejected(line),
+        None => not_permitted(line),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reply_codes() {
+        assert_eq!(reply_code("250-SIZE 1"), Some((250, false)));
+        assert_eq!(reply_code("250 OK"), Some((250, true)));
+        assert_eq!(reply_code("334"), Some((334, true)));
+        for line in ["", "25", "2500", "abc x", "99 x", "999 x"] {
+            assert_eq!(reply_code(line), None, "{line}");
+        }
+    }
+}

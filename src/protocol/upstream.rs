@@ -1,0 +1,223 @@
+//! The client's role towards the upstream, from its greeting to the login.
+//!
+//! [`Upstream`] has what the three protocols share: the unread bytes, the limits, STARTTLS and its traps.
+//! A [`Dialect`] has its protocol's own commands and answers.
+//!
+//! Invariant: no token leaves before TLS is on, and nothing that the upstream said before its TLS is
+//! believed afterwards.
+
+use std::time::Duration;
+
+use super::imap::ImapUpstream;
+use super::input::{Input, TooLong};
+use super::pop3::Pop3Upstream;
+use super::refusal::printable;
+use super::sasl::Xoauth2;
+use super::smtp::SmtpUpstream;
+use crate::secret::Secret;
+use crate::vocabulary::{Protocol, TlsMode};
+
+/// Lines that an upstream may send before the login is through. Exchange sends about fifteen; without a
+/// bound a broken server could keep a login busy until its deadline.
+const MAX_LINES: u32 = 200;
+
+/// Longest text of an upstream that goes into a refusal or the log.
+const MAX_SAID: usize = 240;
+
+/// What the driver of an Upstream does next.
+#[derive(Debug)]
+pub enum Step {
+    /// Read from the upstream, then [`Upstream::push`].
+    Read,
+    /// Send these.
+    Write(Secret<Vec<u8>>),
+    /// Make the connection TLS, then call [`Upstream::tls_started`].
+    StartTls,
+    /// The goal is reached.
+    Ready(Welcome),
+    /// It will not be.
+    Failed(Rejection),
+}
+
+/// What the connection is for.
+#[derive(Clone, Debug)]
+pub enum Goal {
+    /// To log in with this.
+    Login(Xoauth2),
+    /// To learn the EHLO keywords (SMTP), then leave.
+    Learn,
+}
+
+/// What the upstream said of itself, for the client.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Welcome {
+    /// SMTP: EHLO keywords with their parameters. IMAP: capabilities after the login, empty if the
+    /// upstream did not tell them and they were known. POP3: none.
+    pub capabilities: Vec<String>,
+}
+
+/// Why an upstream lets nobody in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rejection {
+    /// It does not take the token: it may be stale.
+    Token {
+        /// The upstream's words.
+        said: String,
+    },
+    /// It takes the token, but not for this mailbox or protocol. A new token does not help.
+    NotPermitted {
+        /// The upstream's words.
+        said: String,
+    },
+    /// It takes no more for now.
+    Busy {
+        /// The upstream's words.
+        said: String,
+        /// How long it wants to be left alone, if it said so.
+        wait: Option<Duration>,
+    },
+    /// It is out of order: closed the session, or spoke nonsense.
+    Broken {
+        /// The upstream's words, or what is wrong with them.
+        said: String,
+    },
+}
+
+/// What an answer of the upstream leads to.
+pub(super) enum Action {
+    /// Keep reading.
+    Wait,
+    /// Send this line.
+    Send(String),
+    /// Send this line, which has the token.
+    SendToken(Secret<Vec<u8>>),
+    /// Start TLS.
+    StartTls,
+    /// Done.
+    Ready(Welcome),
+    /// Given up.
+    Reject(Rejection),
+}
+
+/// What is a protocol's own.
+pub(super) trait Dialect: Send {
+    /// Takes a line of the upstream.
+    fn line(&mut self, line: &str) -> Action;
+    /// TLS is on: what to say first (RFC 3501 section 6.2.1, RFC 3207 section 4.2: ask anew).
+    fn tls_started(&mut self) -> Action;
+}
+
+/// A connection to the upstream before its login. See the module's invariant.
+pub struct Upstream {
+    dialect: Box<dyn Dialect>,
+    input: Input,
+    lines: u32,
+    next: Option<Action>,
+}
+
+impl Upstream {
+    /// A new connection, of which nothing was read yet. `tls` is how TLS begins on it: with
+    /// [`TlsMode::Implicit`] it is on already. `host` is how gatepost names itself in EHLO. `learn`
+    /// makes IMAP ask for the capabilities, if the upstream does not tell them by itself.
+    pub fn new(protocol: Protocol, tls: TlsMode, goal: Goal, host: &str, learn: bool) -> Self {
+        let encrypted = tls == TlsMode::Implicit;
+        let dialect: Box<dyn Dialect> = match protocol {
+            Protocol::Imap => Box::new(ImapUpstream::new(encrypted, goal, learn)),
+            Protocol::Pop3 => Box::new(Pop3Upstream::new(encrypted, goal)),
+            Protocol::Smtp => Box::new(SmtpUpstream::new(encrypted, goal, host)),
+        };
+        Self { dialect, input: Input::default(), lines: 0, next: None }
+    }
+
+    /// Takes what the upstream sent.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.input.push(bytes);
+    }
+
+    /// The next thing to do.
+    pub fn step(&mut self) -> Step {
+        loop {
+            let action = match self.next.take() {
+                Some(action) => action,
+                None => match self.input.line() {
+                    Ok(Some(line)) => self.take_line(&line),
+                    Ok(None) => return Step::Read,
+                    Err(TooLong) => Action::Reject(broken("an endless line")),
+                },
+            };
+            match action {
+                Action::Wait => {}
+                Action::Send(line) => {
+                    return Step::Write(Secret::new(format!("{line}\r\n").into_bytes()));
+                }
+                Action::SendToken(line) => return Step::Write(line),
+                Action::StartTls if !self.input.is_empty() => {
+                    return Step::Failed(broken("plain text behind its answer to STARTTLS"));
+                }
+                Action::StartTls => return Step::StartTls,
+                Action::Ready(welcome) => return Step::Ready(welcome),
+                Action::Reject(rejection) => return Step::Failed(rejection),
+            }
+        }
+    }
+
+    fn take_line(&mut self, line: &[u8]) -> Action {
+        self.lines += 1;
+        if self.lines > MAX_LINES {
+            return Action::Reject(broken("too many lines before the login"));
+        }
+        self.dialect.line(&String::from_utf8_lossy(line))
+    }
+
+    /// The connection is TLS now.
+    pub fn tls_started(&mut self) {
+        self.next = Some(self.dialect.tls_started());
+    }
+
+    /// What came behind the answer to the login; it belongs to the client.
+    pub fn into_unread(mut self) -> Vec<u8> {
+        self.input.take_rest()
+    }
+}
+
+/// A rejection for an upstream that is out of order.
+pub(super) fn broken(said: &str) -> Rejection {
+    Rejection::Broken { said: printable(said, MAX_SAID) }
+}
+
+/// What a failed login means, where the words tell it, whatever the protocol. These are Exchange's.
+pub(super) fn known_rejection(text: &str) -> Option<Rejection> {
+    let said = printable(text, MAX_SAID);
+    let lower = said.to_ascii_lowercase();
+    let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
+    if has(&["throttled", "suggested backoff time", "concurrent connections limit"]) {
+        return Some(Rejection::Busy { wait: backoff_time(&lower), said });
+    }
+    if has(&["authenticated but not connected", "smtpclientauthentication is disabled", "5.7.139"])
+    {
+        return Some(Rejection::NotPermitted { said });
+    }
+    None
+}
+
+/// Of `Suggested Backoff Time: N milliseconds`.
+fn backoff_time(lower: &str) -> Option<Duration> {
+    let (_, behind) = lower.split_once("suggested backoff time:")?;
+    let millis = behind.split_whitespace().next()?.parse().ok()?;
+    Some(Duration::from_millis(millis))
+}
+
+/// A rejection of the token, in the upstream's words.
+pub(super) fn token_rejected(text: &str) -> Rejection {
+    Rejection::Token { said: printable(text, MAX_SAID) }
+}
+
+/// A rejection for good, in the upstream's words.
+pub(super) fn not_permitted(text: &str) -> Rejection {
+    Rejection::NotPermitted { said: printable(text, MAX_SAID) }
+}
+
+/// A rejection for now, in the upstream's words.
+pub(super) fn busy(text: &str) -> Rejection {
+    Rejection::Busy { said: printable(text, MAX_SAID), wait: None }
+}
