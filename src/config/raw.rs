@@ -1,0 +1,121 @@
+//! The configuration as it is written: one struct per table, unknown keys refused.
+//!
+//! Values that are checked further carry their place in the file (`Spanned`).
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::Grant;
+use crate::vocabulary::{Protocol, TlsMode};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Raw {
+    pub(super) state_dir: Option<PathBuf>,
+    #[serde(default)]
+    pub(super) store: Store,
+    #[serde(default)]
+    pub(super) listener: Vec<Spanned<Listener>>,
+    #[serde(default)]
+    pub(super) app: BTreeMap<String, Spanned<App>>,
+    #[serde(default)]
+    pub(super) account: Vec<Spanned<Account>>,
+    #[serde(default)]
+    pub(super) provider: BTreeMap<String, Spanned<Provider>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Store {
+    pub(super) url: Option<Spanned<String>>,
+    pub(super) key: Option<KeyFile>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct KeyFile {
+    pub(super) file: PathBuf,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Listener {
+    pub(super) protocol: Protocol,
+    pub(super) listen: Spanned<OneOrMany>,
+    #[serde(default)]
+    pub(super) tls: TlsMode,
+    pub(super) provider: Option<Spanned<String>>,
+    pub(super) certificate: Option<PathBuf>,
+    pub(super) private_key: Option<PathBuf>,
+    #[serde(default)]
+    pub(super) allow_plaintext_lan: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "an address like \"127.0.0.1:1143\", or a list of them")]
+pub(super) enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl OneOrMany {
+    pub(super) fn as_slice(&self) -> &[String] {
+        match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Many(many) => many,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct App {
+    pub(super) provider: Option<Spanned<String>>,
+    pub(super) tenant: Option<Spanned<String>>,
+    pub(super) client_id: Spanned<String>,
+    pub(super) client_secret: Option<Spanned<SecretSource>>,
+    pub(super) client_certificate: Option<Spanned<ClientCertificate>>,
+    #[serde(default)]
+    pub(super) grant: Grant,
+    pub(super) scopes: Option<Spanned<Vec<String>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "{ env = \"NAME\" } or { file = \"PATH\" }")]
+pub(super) struct SecretSource {
+    pub(super) env: Option<String>,
+    pub(super) file: Option<PathBuf>,
+}
+
+/// Named so that it is refused with a reason of its own.
+#[derive(Deserialize)]
+pub(super) struct ClientCertificate {}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Account {
+    pub(super) mailbox: Spanned<String>,
+    pub(super) app: Spanned<String>,
+    pub(super) signed_in_as: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) aliases: Vec<Spanned<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Provider {
+    pub(super) authorize_url: Option<Spanned<String>>,
+    pub(super) token_url: Spanned<String>,
+    pub(super) device_url: Option<Spanned<String>>,
+    pub(super) imap: Option<Spanned<String>>,
+    pub(super) pop3: Option<Spanned<String>>,
+    pub(super) smtp: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) scopes: Vec<String>,
+    #[serde(default)]
+    pub(super) app_scopes: Vec<String>,
+    pub(super) ca_file: Option<PathBuf>,
+}
