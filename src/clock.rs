@@ -1,0 +1,73 @@
+//! Wall-clock time, in one place, so that tests can pause it.
+//!
+//! Invariant: nothing else in the crate reads the system's clock for a date. Durations of waiting are
+//! tokio's.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+/// A point in time: milliseconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// From milliseconds since 1970.
+    pub fn from_millis(millis: i64) -> Self {
+        Self(millis)
+    }
+
+    /// Milliseconds since 1970.
+    pub fn as_millis(self) -> i64 {
+        self.0
+    }
+
+    /// Later by `duration`.
+    pub fn plus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
+    }
+
+    /// How long it is from now until then; nothing if that is past.
+    pub fn saturating_since(self, earlier: Self) -> Duration {
+        Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+}
+
+/// Where the time comes from.
+#[derive(Clone, Debug)]
+pub struct Clock(Source);
+
+#[derive(Clone, Debug)]
+enum Source {
+    System,
+    /// Goes with tokio's clock from a given start, so that it stands still when that is paused.
+    Tokio {
+        start: Timestamp,
+        origin: tokio::time::Instant,
+    },
+}
+
+impl Clock {
+    /// The system's clock.
+    pub fn system() -> Self {
+        Self(Source::System)
+    }
+
+    /// A clock for tests, which is paused and advanced with tokio's.
+    pub fn with_tokio() -> Self {
+        let start = Self::system().now();
+        Self(Source::Tokio { start, origin: tokio::time::Instant::now() })
+    }
+
+    /// The time.
+    pub fn now(&self) -> Timestamp {
+        match &self.0 {
+            Source::System => {
+                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                Timestamp(0).plus(since)
+            }
+            Source::Tokio { start, origin } => start.plus(origin.elapsed()),
+        }
+    }
+}

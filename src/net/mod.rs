@@ -1,0 +1,17 @@
+//! Sockets: listening, dialling, TLS both ways, the relay, the HTTP client.
+//!
+//! Invariant: no protocol in here, only bytes; and each wait has a deadline, save the relay's.
+
+mod dial;
+mod http;
+mod listen;
+mod relay;
+mod stream;
+mod tls;
+
+pub use dial::{DialError, dial, start_tls};
+pub use http::http_client;
+pub use listen::bind;
+pub use relay::{Relayed, relay};
+pub use stream::Stream;
+pub use tls::{ClientTls, ServerTls, TlsError};

@@ -1,0 +1,161 @@
+//! What gatepost must not forget: sealed tokens and app passwords.
+//!
+//! A SQLite file in the state folder. The commands work on it beside a running proxy, which notices by
+//! [`Store::version`] that another process has written.
+//!
+//! Invariant: a write that has returned is on disk (write-ahead log, synchronised at each commit), tokens
+//! are sealed with a key that is not in the file, and neither file can be read by others.
+
+mod passwords;
+mod seal;
+mod sessions;
+mod tokens;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sqlx::SqlitePool;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+
+pub use passwords::{Hash, PasswordRecord};
+pub use sessions::{LiveSessions, SessionBoard};
+pub use tokens::{Saved, StoredToken, Token, TokenFault};
+
+use crate::private_file::{self, PrivateFileError};
+use seal::Seal;
+
+/// Name of the store in the state folder.
+const FILE: &str = "gatepost.db";
+/// Name of the sealing key in the state folder, unless the configuration names another.
+const KEY: &str = "gatepost.key";
+
+/// How long a write waits for another process's.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// The tables. `revision` grows with each write of a token, so that a slow renewal can't overwrite a newer
+/// sign-in.
+const SCHEMA: &str = "
+    CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
+    CREATE TABLE IF NOT EXISTS token (
+        principal TEXT PRIMARY KEY,
+        revision  INTEGER NOT NULL,
+        sealed    BLOB
+    ) STRICT;
+    CREATE TABLE IF NOT EXISTS fault (
+        principal TEXT PRIMARY KEY,
+        error     TEXT NOT NULL,
+        error_at  INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE IF NOT EXISTS password (
+        mailbox    TEXT NOT NULL,
+        name       TEXT NOT NULL,
+        kind       TEXT NOT NULL,
+        hash       BLOB NOT NULL,
+        protocols  TEXT NOT NULL,
+        networks   TEXT NOT NULL,
+        created_at INTEGER NOT NULL,
+        PRIMARY KEY (mailbox, name)
+    ) STRICT;
+";
+
+/// The store can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Its file or its key's.
+    #[error(transparent)]
+    File(#[from] PrivateFileError),
+    /// The key's file has no key.
+    #[error("{path} holds no sealing key: it must be 64 hexadecimal digits", path = .0.display())]
+    BadKey(PathBuf),
+    /// The store was sealed with another key.
+    #[error(
+        "{path} was sealed with another key\n\
+         hint: give back the key file that belongs to it, or move the store away and sign in anew",
+        path = .0.display()
+    )]
+    WrongKey(PathBuf),
+    /// What was read can't be opened or understood.
+    #[error("the stored token of {0} is damaged\nhint: sign in anew with gatepost login")]
+    Damaged(String),
+    /// SQLite.
+    #[error("the store {path}: {source}", path = .path.display())]
+    Database {
+        /// Its file.
+        path: PathBuf,
+        /// What SQLite says.
+        source: sqlx::Error,
+    },
+}
+
+/// The store of one state folder.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pool: SqlitePool,
+    path: PathBuf,
+    seal: Seal,
+}
+
+impl Store {
+    /// Opens the store, and makes it and its key the first time.
+    pub async fn open(state_dir: &Path, key_file: Option<&Path>) -> Result<Self, StoreError> {
+        private_file::ensure_folder(state_dir)?;
+        let seal = Seal::open(&key_file.map_or_else(|| state_dir.join(KEY), Path::to_owned))?;
+        let path = state_dir.join(FILE);
+        if !path.exists() {
+            // SQLite gives its side files the mode of this one.
+            private_file::create(&path, b"")?;
+        }
+        private_file::check(&path)?;
+        let options = SqliteConnectOptions::new()
+            .filename(&path)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(BUSY);
+        // One connection: SQLite has one writer anyway, and `version` must be asked on the same one.
+        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await;
+        let pool = pool.map_err(|source| StoreError::Database { path: path.clone(), source })?;
+        let store = Self { pool, path, seal };
+        store.prepare().await?;
+        Ok(store)
+    }
+
+    async fn prepare(&self) -> Result<(), StoreError> {
+        sqlx::raw_sql(SCHEMA).execute(&self.pool).await.map_err(|e| self.failed(e))?;
+        let canary = self.seal.seal(b"gatepost", "key")?;
+        sqlx::query("INSERT OR IGNORE INTO meta (name, value) VALUES ('key', ?)")
+            .bind(canary)
+            .execute(&self.pool)
+            .await
+            .map_err(|e| self.failed(e))?;
+        let canary: Vec<u8> = sqlx::query_scalar("SELECT value FROM meta WHERE name = 'key'")
+            .fetch_one(&self.pool)
+            .await
+            .map_err(|e| self.failed(e))?;
+        match self.seal.open_sealed(&canary, "key") {
+            Some(_) => Ok(()),
+            None => Err(StoreError::WrongKey(self.path.clone())),
+        }
+    }
+
+    /// Changes when another process has written.
+    pub async fn version(&self) -> Result<i64, StoreError> {
+        sqlx::query_scalar("PRAGMA data_version")
+            .fetch_one(&self.pool)
+            .await
+            .map_err(|e| self.failed(e))
+    }
+
+    /// A key that is derived from the sealing key, for the hashes of `purpose`.
+    pub fn derive_key(&self, purpose: &str) -> ring::hmac::Key {
+        self.seal.derive(purpose)
+    }
+
+    /// Writes what is left and closes the file.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    fn failed(&self, source: sqlx::Error) -> StoreError {
+        StoreError::Database { path: self.path.clone(), source }
+    }
+}

@@ -1,0 +1,92 @@
+//! The live sessions of running proxies, for `gatepost status`.
+//!
+//! Each proxy writes a small file of its own beside the store and holds a lock on another while it runs;
+//! what a proxy that is gone has left behind is removed by the next reader.
+//!
+//! Invariant: nothing secret is in there, and nothing depends on it.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// Sessions of one proxy by mailbox and protocol.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LiveSessions {
+    /// Its process id.
+    pub pid: u32,
+    /// Mailbox, protocol, count.
+    pub sessions: BTreeMap<String, BTreeMap<String, u64>>,
+}
+
+/// Where a running proxy shows its sessions.
+#[derive(Debug)]
+pub struct SessionBoard {
+    path: PathBuf,
+    lock_path: PathBuf,
+    /// Held as long as the proxy runs.
+    _lock: File,
+}
+
+impl SessionBoard {
+    /// A board for this process.
+    pub fn open(state_dir: &Path) -> io::Result<Self> {
+        let base = state_dir.join(format!("run-{}", std::process::id()));
+        let (path, lock_path) = (base.with_extension("json"), base.with_extension("lock"));
+        let lock = File::create(&lock_path)?;
+        lock.lock()?;
+        Ok(Self { path, lock_path, _lock: lock })
+    }
+
+    /// Shows these.
+    pub fn show(&self, live: &LiveSessions) -> io::Result<()> {
+        let draft = self.path.with_extension("new");
+        std::fs::write(&draft, serde_json::to_vec(live)?)?;
+        std::fs::rename(draft, &self.path)
+    }
+
+    /// What the proxies that run now show.
+    pub fn read_all(state_dir: &Path) -> io::Result<Vec<LiveSessions>> {
+        let mut all = Vec::new();
+        for entry in std::fs::read_dir(state_dir)? {
+            let lock_path = entry?.path();
+            if lock_path.extension().is_none_or(|extension| extension != "lock") {
+                continue;
+            }
+            let path = lock_path.with_extension("json");
+            if File::open(&lock_path).is_ok_and(|lock| lock.try_lock_shared().is_ok()) {
+                // Nobody holds it: its proxy is gone. Another reader may be faster in removing it.
+                let _ = (std::fs::remove_file(&path), std::fs::remove_file(&lock_path));
+                continue;
+            }
+            let shown = std::fs::read(&path).ok();
+            all.extend(shown.and_then(|json| serde_json::from_slice::<LiveSessions>(&json).ok()));
+        }
+        Ok(all)
+    }
+}
+
+impl Drop for SessionBoard {
+    fn drop(&mut self) {
+        // A leftover is removed by the next reader.
+        let _ = (std::fs::remove_file(&self.path), std::fs::remove_file(&self.lock_path));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shown_while_the_proxy_runs() {
+        let folder = tempfile::tempdir().unwrap();
+        let board = SessionBoard::open(folder.path()).unwrap();
+        let live = LiveSessions { pid: 7, ..LiveSessions::default() };
+        board.show(&live).unwrap();
+        assert_eq!(SessionBoard::read_all(folder.path()).unwrap(), [live]);
+        drop(board);
+        assert_eq!(SessionBoard::read_all(folder.path()).unwrap(), []);
+    }
+}

@@ -1,0 +1,252 @@
+//! Tokens in the store.
+
+use serde::{Deserialize, Serialize};
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+use zeroize::{Zeroize, Zeroizing};
+
+use super::{Store, StoreError};
+use crate::clock::Timestamp;
+use crate::secret::Secret;
+
+/// What is kept of a principal's sign-in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Token {
+    /// For the next access token; app-only grants have none.
+    pub refresh_token: Option<Secret<String>>,
+    /// The access token and its life.
+    pub access: Option<StoredToken>,
+}
+
+/// An access token as it was issued.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredToken {
+    /// The token.
+    pub token: Secret<String>,
+    /// When it was received.
+    pub issued_at: Timestamp,
+    /// When it ends.
+    pub expires_at: Timestamp,
+    /// When the token endpoint wants it renewed, if it said so.
+    pub refresh_at: Option<Timestamp>,
+    /// What it was asked for with; it is of no use under another configuration.
+    pub fingerprint: String,
+}
+
+/// The last failure of a principal's renewal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenFault {
+    /// In words.
+    pub error: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// What came of [`Store::save_token`].
+#[derive(Debug, PartialEq, Eq)]
+pub enum Saved {
+    /// It is on disk, as this revision.
+    Written(i64),
+    /// Another process has written a newer one, which was left.
+    Newer,
+}
+
+/// The form inside the seal.
+#[derive(Serialize, Deserialize)]
+struct Sealed {
+    refresh_token: Option<String>,
+    access_token: Option<String>,
+    issued_at: Option<Timestamp>,
+    expires_at: Option<Timestamp>,
+    refresh_at: Option<Timestamp>,
+    fingerprint: Option<String>,
+}
+
+impl Drop for Sealed {
+    fn drop(&mut self) {
+        self.refresh_token.zeroize();
+        self.access_token.zeroize();
+    }
+}
+
+impl Store {
+    /// The token of `principal` if it is signed in, and the row's revision (0: there never was one).
+    pub async fn token(&self, principal: &str) -> Result<(Option<Token>, i64), StoreError> {
+        let row = sqlx::query("SELECT sealed, revision FROM token WHERE principal = ?")
+            .bind(principal)
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(|e| self.failed(e))?;
+        let Some(row) = row else { return Ok((None, 0)) };
+        let revision = row.try_get("revision").map_err(|e| self.failed(e))?;
+        let sealed: Option<Vec<u8>> = row.try_get("sealed").map_err(|e| self.failed(e))?;
+        let Some(sealed) = sealed else { return Ok((None, revision)) };
+        let damaged = || StoreError::Damaged(principal.to_owned());
+        let plain = self.seal.open_sealed(&sealed, principal).ok_or_else(damaged)?;
+        let sealed: Sealed = serde_json::from_slice(&plain).map_err(|_| damaged())?;
+        Ok((Some(sealed.into_token()), revision))
+    }
+
+    /// Writes a token that replaces the one of revision `seen` (0: none).
+    pub async fn save_token(
+        &self,
+        principal: &str,
+        seen: i64,
+        token: &Token,
+    ) -> Result<Saved, StoreError> {
+        let plain = Sealed::from_token(token);
+        let plain = serde_json::to_vec(&plain).map(Zeroizing::new);
+        let plain = plain.map_err(|_| StoreError::Damaged(principal.to_owned()))?;
+        let written = sqlx::query(
+            "INSERT INTO token (principal, revision, sealed)
+             SELECT ?1, ?2 + 1, ?3 WHERE ?2 = 0 OR EXISTS (SELECT 1 FROM token WHERE principal = ?1)
+             ON CONFLICT (principal) DO UPDATE
+             SET revision = ?2 + 1, sealed = ?3
+             WHERE revision = ?2",
+        )
+        .bind(principal)
+        .bind(seen)
+        .bind(self.seal.seal(&plain, principal)?)
+        .execute(&self.pool)
+        .await
+        .map_err(|e| self.failed(e))?;
+        Ok(if written.rows_affected() == 1 { Saved::Written(seen + 1) } else { Saved::Newer })
+    }
+
+    /// Writes a new sign-in, whatever was there.
+    pub async fn replace_token(&self, principal: &str, token: &Token) -> Result<(), StoreError> {
+        loop {
+            let seen = self.token_revision(principal).await?;
+            if self.save_token(principal, seen, token).await? != Saved::Newer {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The revision of the token of `principal`; 0: there is none.
+    pub async fn token_revision(&self, principal: &str) -> Result<i64, StoreError> {
+        let revision = sqlx::query_scalar("SELECT revision FROM token WHERE principal = ?")
+            .bind(principal)
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(|e| self.failed(e))?;
+        Ok(revision.unwrap_or(0))
+    }
+
+    /// Forgets a sign-in; whether there was one. Its revision stays and grows, so that a renewal that is
+    /// under way can't bring it back.
+    pub async fn delete_token(&self, principal: &str) -> Result<bool, StoreError> {
+        let deleted = sqlx::query(
+            "UPDATE token SET sealed = NULL, revision = revision + 1
+             WHERE principal = ? AND sealed IS NOT NULL",
+        )
+        .bind(principal)
+        .execute(&self.pool)
+        .await
+        .map_err(|e| self.failed(e))?;
+        Ok(deleted.rows_affected() > 0)
+    }
+
+    /// Notes why the last renewal failed, for `gatepost status`. A principal that never had a token is
+    /// noted too.
+    pub async fn note_fault(&self, principal: &str, fault: &TokenFault) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO fault (principal, error, error_at) VALUES (?1, ?2, ?3)
+             ON CONFLICT (principal) DO UPDATE SET error = ?2, error_at = ?3",
+        )
+        .bind(principal)
+        .bind(&fault.error)
+        .bind(fault.at.as_millis())
+        .execute(&self.pool)
+        .await
+        .map_err(|e| self.failed(e))?;
+        Ok(())
+    }
+
+    /// The last renewal went well.
+    pub async fn clear_fault(&self, principal: &str) -> Result<(), StoreError> {
+        sqlx::query("DELETE FROM fault WHERE principal = ?")
+            .bind(principal)
+            .execute(&self.pool)
+            .await
+            .map_err(|e| self.failed(e))?;
+        Ok(())
+    }
+
+    /// Why the last renewal of `principal` failed, if it did.
+    pub async fn fault(&self, principal: &str) -> Result<Option<TokenFault>, StoreError> {
+        let row = sqlx::query("SELECT error, error_at FROM fault WHERE principal = ?")
+            .bind(principal)
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(|e| self.failed(e))?;
+        let read = |row: &SqliteRow| -> Result<TokenFault, sqlx::Error> {
+            let at = Timestamp::from_millis(row.try_get("error_at")?);
+            Ok(TokenFault { error: row.try_get("error")?, at })
+        };
+        row.as_ref().map(read).transpose().map_err(|e| self.failed(e))
+    }
+}
+
+impl Sealed {
+    fn from_token(token: &Token) -> Self {
+        let access = token.access.as_ref();
+        Self {
+            refresh_token: token.refresh_token.as_ref().map(|token| token.expose().clone()),
+            access_token: access.map(|access| access.token.expose().clone()),
+            issued_at: access.map(|access| access.issued_at),
+            expires_at: access.map(|access| access.expires_at),
+            refresh_at: access.and_then(|access| access.refresh_at),
+            fingerprint: access.map(|access| access.fingerprint.clone()),
+        }
+    }
+
+    fn into_token(mut self) -> Token {
+        let refresh_token = self.refresh_token.take().map(Secret::new);
+        let access = (|| {
+            Some(StoredToken {
+                token: Secret::new(self.access_token.take()?),
+                issued_at: self.issued_at?,
+                expires_at: self.expires_at?,
+                refresh_at: self.refresh_at,
+                fingerprint: self.fingerprint.take()?,
+            })
+        })();
+        Token { refresh_token, access }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(refresh: &str) -> Token {
+        Token { refresh_token: Some(Secret::new(refresh.to_owned())), access: None }
+    }
+
+    #[tokio::test]
+    async fn a_slow_renewal_does_not_overwrite_a_newer_sign_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let proxy = Store::open(folder.path(), None).await.unwrap();
+        let command = Store::open(folder.path(), None).await.unwrap();
+        assert_eq!(proxy.save_token("jane", 0, &token("one")).await.unwrap(), Saved::Written(1));
+        let before = proxy.version().await.unwrap();
+        command.replace_token("jane", &token("two")).await.unwrap();
+        assert_ne!(proxy.version().await.unwrap(), before);
+        assert_eq!(proxy.save_token("jane", 1, &token("slow")).await.unwrap(), Saved::Newer);
+        assert_eq!(proxy.token("jane").await.unwrap(), (Some(token("two")), 2));
+        assert!(command.delete_token("jane").await.unwrap());
+        assert!(!command.delete_token("jane").await.unwrap());
+        assert_eq!(proxy.save_token("jane", 2, &token("slow")).await.unwrap(), Saved::Newer);
+        assert_eq!(proxy.token("jane").await.unwrap(), (None, 3));
+    }
+
+    #[tokio::test]
+    async fn another_key_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        Store::open(folder.path(), None).await.unwrap().close().await;
+        let other = folder.path().join("other.key");
+        let error = Store::open(folder.path(), Some(&other)).await.unwrap_err();
+        assert!(matches!(error, StoreError::WrongKey(_)), "{error}");
+    }
+}
