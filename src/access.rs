@@ -12,9 +12,9 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use argon2::Argon2;
-use ring::constant_time::verify_slices_are_equal;
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::{digest, hmac};
+use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
@@ -153,12 +153,14 @@ fn matching<'a>(
     chosen: Option<&Tag>,
 ) -> Vec<&'a PasswordRecord> {
     let fits = |record: &&PasswordRecord| match &record.hash {
-        Hash::Generated(hash) => verify_slices_are_equal(hash, generated).is_ok(),
-        Hash::Chosen(hash) => {
-            chosen.is_some_and(|chosen| verify_slices_are_equal(hash, chosen).is_ok())
-        }
+        Hash::Generated(hash) => same(hash, generated),
+        Hash::Chosen(hash) => chosen.is_some_and(|chosen| same(hash, chosen)),
     };
     records.iter().filter(fits).collect()
+}
+
+fn same(stored: &[u8], given: &Tag) -> bool {
+    stored.ct_eq(given).into()
 }
 
 fn allows(record: &PasswordRecord, protocol: Protocol, peer: IpAddr) -> bool {
@@ -227,7 +229,7 @@ impl SlowHashes {
     fn new() -> Result<Self, StoreError> {
         let mut key = Zeroizing::new(Tag::default());
         let filled = SystemRandom::new().fill(key.as_mut_slice());
-        filled.map_err(|_| StoreError::Damaged("the system's random source".into()))?;
+        filled.map_err(|_| StoreError::NoRandom)?;
         let key = hmac::Key::new(hmac::HMAC_SHA256, key.as_slice());
         Ok(Self { key, memory: Mutex::default(), turn: Semaphore::new(1) })
     }

@@ -1,13 +1,44 @@
-//! gatepost, a local authenticating mail proxy.
+//! gatepost, a local authenticating mail proxy: legacy mail clients log in with an app password, Exchange
+//! Online sees OAuth 2.0.
+//!
+//! # The way of a connection
+//!
+//! ```text
+//! client ──▶ listener ──▶ Frontend ──▶ access ──▶ tokens ──▶ Upstream ──▶ relay ──▶ outcome
+//! ```
+//!
+//! [`connection`] shows it in one file.
+//!
+//! # The floors
+//!
+//! A module imports only from lower floors; `tests/layers.rs` holds that.
+//!
+//! | floor | modules |
+//! | --- | --- |
+//! | 7 | [`cli`] |
+//! | 6 | [`app`] |
+//! | 5 | [`connection`], [`emulator`] |
+//! | 4 | [`upstream`] |
+//! | 3 | [`access`], [`oauth`], [`sessions`] |
+//! | 2 | [`store`], [`net`] |
+//! | 1 | [`config`], [`protocol`] |
+//! | 0 | [`secret`], [`vocabulary`], [`clock`], [`backoff`], [`private_file`] |
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod access;
+pub mod app;
 pub mod backoff;
+pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod connection;
+pub mod emulator;
 pub mod net;
+pub mod oauth;
 pub mod private_file;
 pub mod protocol;
 pub mod secret;
+pub mod sessions;
 pub mod store;
+pub mod upstream;
 pub mod vocabulary;

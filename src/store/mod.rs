@@ -44,6 +44,7 @@ const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS fault (
         principal TEXT PRIMARY KEY,
         error     TEXT NOT NULL,
+        permanent INTEGER NOT NULL,
         error_at  INTEGER NOT NULL
     ) STRICT;
     CREATE TABLE IF NOT EXISTS password (
@@ -77,6 +78,9 @@ pub enum StoreError {
     /// What was read can't be opened or understood.
     #[error("the stored token of {0} is damaged\nhint: sign in anew with gatepost login")]
     Damaged(String),
+    /// The system gives no random numbers.
+    #[error("the system gives no random numbers")]
+    NoRandom,
     /// SQLite.
     #[error("the store {path}: {source}", path = .path.display())]
     Database {

@@ -73,7 +73,7 @@ fn random<const N: usize>() -> Result<[u8; N], StoreError> {
     let mut bytes = [0; N];
     match SystemRandom::new().fill(&mut bytes) {
         Ok(()) => Ok(bytes),
-        Err(_) => Err(StoreError::Damaged("the system's random source".into())),
+        Err(_) => Err(StoreError::NoRandom),
     }
 }
 

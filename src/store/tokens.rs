@@ -38,6 +38,8 @@ pub struct StoredToken {
 pub struct TokenFault {
     /// In words.
     pub error: String,
+    /// It stays until a person acts.
+    pub permanent: bool,
     /// When.
     pub at: Timestamp,
 }
@@ -151,11 +153,12 @@ impl Store {
     /// noted too.
     pub async fn note_fault(&self, principal: &str, fault: &TokenFault) -> Result<(), StoreError> {
         sqlx::query(
-            "INSERT INTO fault (principal, error, error_at) VALUES (?1, ?2, ?3)
-             ON CONFLICT (principal) DO UPDATE SET error = ?2, error_at = ?3",
+            "INSERT INTO fault (principal, error, permanent, error_at) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (principal) DO UPDATE SET error = ?2, permanent = ?3, error_at = ?4",
         )
         .bind(principal)
         .bind(&fault.error)
+        .bind(fault.permanent)
         .bind(fault.at.as_millis())
         .execute(&self.pool)
         .await
@@ -175,14 +178,15 @@ impl Store {
 
     /// Why the last renewal of `principal` failed, if it did.
     pub async fn fault(&self, principal: &str) -> Result<Option<TokenFault>, StoreError> {
-        let row = sqlx::query("SELECT error, error_at FROM fault WHERE principal = ?")
+        let row = sqlx::query("SELECT * FROM fault WHERE principal = ?")
             .bind(principal)
             .fetch_optional(&self.pool)
             .await
             .map_err(|e| self.failed(e))?;
         let read = |row: &SqliteRow| -> Result<TokenFault, sqlx::Error> {
             let at = Timestamp::from_millis(row.try_get("error_at")?);
-            Ok(TokenFault { error: row.try_get("error")?, at })
+            let permanent = row.try_get("permanent")?;
+            Ok(TokenFault { error: row.try_get("error")?, permanent, at })
         };
         row.as_ref().map(read).transpose().map_err(|e| self.failed(e))
     }

@@ -1,0 +1,168 @@
+//! `gatepost demo`: an emulated Exchange, a token endpoint and the proxy, all on this machine.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::run::StopSignal;
+use super::{logs, ui};
+use crate::access::{Hasher, generate};
+use crate::app::App;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::emulator::{Emulator, Options, Tls};
+use crate::store::{Hash, PasswordRecord, Store};
+
+/// The mailbox of the demo.
+const MAILBOX: &str = "jane@contoso.example";
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// Life of the emulated access tokens [default: as Entra's, 60 to 90 minutes]
+    #[arg(long, value_name = "SECONDS")]
+    token_life: Option<u64>,
+}
+
+pub(super) async fn demo(args: Args) -> Result<()> {
+    logs::start(logs::LogFormat::Text);
+    let mut stop = StopSignal::new()?;
+    let folder = tempfile::Builder::new().prefix("gatepost-demo-").tempdir()?;
+    let options = Options {
+        mailboxes: vec![MAILBOX.into()],
+        token_life: args.token_life.map(Duration::from_secs),
+        ..Options::default()
+    };
+    let (secret, tenant) = (options.app.client_secret.clone(), options.app.tenant.clone());
+    let client_id = options.app.client_id.clone();
+    let emulator = Emulator::start(options).await.context("the emulated Exchange")?;
+    let ports = Ports::choose()?;
+    fs::write(folder.path().join("ca.pem"), emulator.ca_pem())?;
+    fs::write(folder.path().join("secret"), secret)?;
+    let file = folder.path().join("gatepost.toml");
+    fs::write(&file, configuration(&emulator, &ports, &tenant, &client_id))?;
+    let password = add_password(&file).await?;
+    let app = App::start(Config::load(&file)?, Clock::system()).await?;
+    show(&emulator, &ports, &file, &password)?;
+    stop.received().await;
+    app.stop().await;
+    emulator.stop().await;
+    Ok(())
+}
+
+/// Where the proxy listens: the documents' ports if they are free.
+struct Ports {
+    imap: u16,
+    pop3: u16,
+    smtp: u16,
+}
+
+impl Ports {
+    fn choose() -> Result<Self> {
+        Ok(Self { imap: free_port(1143)?, pop3: free_port(1110)?, smtp: free_port(1587)? })
+    }
+}
+
+fn free_port(wanted: u16) -> Result<u16> {
+    let socket =
+        TcpListener::bind(("127.0.0.1", wanted)).or_else(|_| TcpListener::bind("127.0.0.1:0"));
+    Ok(socket.and_then(|socket| socket.local_addr()).context("a free port")?.port())
+}
+
+fn configuration(emulator: &Emulator, ports: &Ports, tenant: &str, client_id: &str) -> String {
+    let listener = |protocol: &str, port: u16| {
+        format!(
+            "[[listener]]\nprotocol = \"{protocol}\"\nlisten = \"localhost:{port}\"\nprovider = \"demo\"\n\n"
+        )
+    };
+    let listeners = [("imap", ports.imap), ("pop3", ports.pop3), ("smtp", ports.smtp)];
+    let listeners: String = listeners.map(|(protocol, port)| listener(protocol, port)).concat();
+    format!(
+        r#"state_dir = "state"
+
+{listeners}[app.demo]
+provider      = "demo"
+tenant        = "{tenant}"
+client_id     = "{client_id}"
+client_secret = {{ file = "secret" }}
+grant         = "client_credentials"
+
+[[account]]
+mailbox = "{MAILBOX}"
+app     = "demo"
+
+[provider.demo]
+token_url  = "{}"
+imap       = "{}"
+pop3       = "{}"
+smtp       = "{} starttls"
+app_scopes = ["https://outlook.office365.com/.default"]
+ca_file    = "ca.pem"
+"#,
+        emulator.token_url(),
+        emulator.imap(Tls::Implicit),
+        emulator.pop3(Tls::Implicit),
+        emulator.smtp(Tls::StartTls),
+    )
+}
+
+async fn add_password(file: &Path) -> Result<String> {
+    let config = Config::load(file)?;
+    let store = Store::open(&config.state_dir, None).await?;
+    let password = generate().context("the system gives no random numbers")?;
+    let hash = Hasher::new(&store).generated(MAILBOX, password.expose());
+    let record = PasswordRecord {
+        mailbox: MAILBOX.into(),
+        name: "demo".into(),
+        hash: Hash::Generated(hash.to_vec()),
+        protocols: Vec::new(),
+        networks: Vec::new(),
+        created_at: Clock::system().now(),
+    };
+    store.add_password(&record).await?;
+    store.close().await;
+    Ok(password.expose().clone())
+}
+
+fn show(emulator: &Emulator, ports: &Ports, file: &Path, password: &str) -> Result<()> {
+    let Ports { imap, pop3, smtp } = ports;
+    let curl = format!("curl -sS -u '{MAILBOX}:{password}'");
+    let mail = format!(
+        "From: {MAILBOX}\\r\\nTo: {MAILBOX}\\r\\nSubject: hello gatepost\\r\\n\\r\\nIt works.\\r\\n"
+    );
+    ui::out(&format!(
+        "gatepost demo: a mail client with a password, a mail server that takes only OAuth 2.0
+
+  proxy      imap localhost:{imap}   pop3 localhost:{pop3}   smtp localhost:{smtp}   (no TLS, this machine only)
+  upstream   imap {imaps} (TLS)   pop3 {pop3s} (TLS)   smtp {smtps} (STARTTLS)   emulated Exchange
+  tokens     {tokens}
+  faults     {control}
+  mailbox    {MAILBOX}
+  password   {password}
+  config     {file}
+
+Paste these into another terminal.
+
+  List the inbox by IMAP:
+    {curl} 'imap://localhost:{imap}/INBOX' -X 'FETCH 1:* (FLAGS ENVELOPE)'
+
+  Fetch a message by POP3:
+    {curl} 'pop3://localhost:{pop3}/1'
+
+  Send one by SMTP:
+    printf '{mail}' | {curl} 'smtp://localhost:{smtp}' --mail-from {MAILBOX} --mail-rcpt {MAILBOX} -T -
+
+  Find it in the inbox:
+    {curl} 'imap://localhost:{imap}/INBOX?SUBJECT%20%22hello%20gatepost%22'
+
+Ctrl-C ends it.",
+        imaps = emulator.imap(Tls::Implicit),
+        pop3s = emulator.pop3(Tls::Implicit),
+        smtps = emulator.smtp(Tls::StartTls),
+        tokens = emulator.token_url(),
+        control = emulator.control_url(),
+        file = file.display(),
+    ))
+}

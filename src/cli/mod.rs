@@ -1,0 +1,135 @@
+//! The commands, one small file each.
+//!
+//! Invariant: what a script wants goes to standard output alone, words for people to standard error.
+//! Exit status: 0 done, 1 failed, 2 usage or configuration.
+
+mod check;
+mod completions;
+mod demo;
+mod login;
+mod logout;
+mod logs;
+mod password;
+mod run;
+mod status;
+mod ui;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::config::{Account, Config, ConfigError};
+use crate::store::Store;
+
+/// Name of the configuration file, if none is named.
+const FILE: &str = "gatepost.toml";
+
+/// A local mail proxy: clients log in with an app password, Exchange Online sees OAuth 2.0.
+#[derive(Parser)]
+#[command(name = "gatepost", version)]
+struct Cli {
+    /// The configuration [default: gatepost.toml in the platform's configuration folder, else here]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Try it: an emulated Exchange, a token endpoint and the proxy, all on this machine
+    Demo(demo::Args),
+    /// Run the proxy in the foreground
+    Run(run::Args),
+    /// Check the configuration without starting
+    Check,
+    /// App passwords: what clients log in with
+    #[command(subcommand)]
+    Password(password::Command),
+    /// Sign a mailbox in
+    Login(login::Args),
+    /// Forget a mailbox's sign-in
+    Logout(logout::Args),
+    /// Show accounts, tokens, last errors and live sessions
+    Status(status::Args),
+    /// Print a shell's completion script
+    Completions(completions::Args),
+}
+
+/// Runs the command that the process was called with.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error.into()),
+    };
+    match runtime.block_on(run_command(cli)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+    }
+}
+
+async fn run_command(cli: Cli) -> Result<()> {
+    let file = cli.config.unwrap_or_else(default_file);
+    match cli.command {
+        Command::Demo(args) => demo::demo(args).await,
+        Command::Run(args) => run::run(&file, args).await,
+        Command::Check => check::check(&file),
+        Command::Password(command) => password::password(&file, command).await,
+        Command::Login(args) => login::login(&file, args).await,
+        Command::Logout(args) => logout::logout(&file, args).await,
+        Command::Status(args) => status::status(&file, args).await,
+        Command::Completions(args) => completions::completions(&args),
+    }
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    ui::error(error);
+    match error.is::<ConfigError>() || error.is::<UsageError>() {
+        true => ExitCode::from(2),
+        false => ExitCode::FAILURE,
+    }
+}
+
+fn default_file() -> PathBuf {
+    let in_folder = dirs::config_dir().map(|folder| folder.join("gatepost").join(FILE));
+    in_folder.filter(|file| file.exists()).unwrap_or_else(|| PathBuf::from(FILE))
+}
+
+/// The command can't be carried out as it was called.
+#[derive(Debug, thiserror::Error)]
+#[error("{problem}\nhint: {hint}")]
+struct UsageError {
+    problem: String,
+    hint: String,
+}
+
+impl UsageError {
+    fn new(problem: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { problem: problem.into(), hint: hint.into() }
+    }
+}
+
+/// What the commands that work on the store need.
+async fn open(file: &Path) -> Result<(Config, Store)> {
+    let config = Config::load(file)?;
+    let store = Store::open(&config.state_dir, config.key_file.as_deref()).await?;
+    Ok((config, store))
+}
+
+/// The account that a person named on the command line.
+fn account<'a>(config: &'a Config, mailbox: &str) -> Result<&'a Arc<Account>> {
+    config.account(mailbox).ok_or_else(|| {
+        let known: Vec<_> =
+            config.accounts.iter().map(|account| account.mailbox.as_str()).collect();
+        let problem = format!("no account has the mailbox {mailbox:?}");
+        let hint = match known.as_slice() {
+            [] => format!("add an [[account]] to {}", config.file.display()),
+            known => format!("the configuration has {}", known.join(", ")),
+        };
+        UsageError::new(problem, hint).into()
+    })
+}

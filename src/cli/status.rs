@@ -1,0 +1,137 @@
+//! `gatepost status`: accounts, tokens and their expiry, last errors, live sessions.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::{open, ui};
+use crate::clock::{Clock, Timestamp};
+use crate::config::{Account, Grant};
+use crate::oauth::Principal;
+use crate::store::{LiveSessions, PasswordRecord, SessionBoard, Store, Token, TokenFault};
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// For machines
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Status {
+    /// Process ids of the proxies that run on this store.
+    proxies: Vec<u32>,
+    accounts: Vec<AccountStatus>,
+}
+
+#[derive(Serialize)]
+struct AccountStatus {
+    mailbox: String,
+    app: String,
+    /// `ready`, `waiting` (no usable token yet), `sign_in_needed`.
+    state: &'static str,
+    /// Milliseconds since 1970.
+    token_expires_at: Option<Timestamp>,
+    last_error: Option<String>,
+    /// Milliseconds since 1970.
+    last_error_at: Option<Timestamp>,
+    passwords: usize,
+    /// Live sessions by protocol.
+    sessions: BTreeMap<String, u64>,
+}
+
+pub(super) async fn status(file: &Path, args: Args) -> Result<()> {
+    let (config, store) = open(file).await?;
+    let live = SessionBoard::read_all(&config.state_dir)?;
+    let passwords = store.passwords().await?;
+    let mut accounts = Vec::new();
+    for account in &config.accounts {
+        accounts.push(of_account(account, &store, &passwords, &live).await?);
+    }
+    let status = Status { proxies: live.iter().map(|live| live.pid).collect(), accounts };
+    match args.json {
+        true => ui::out(&serde_json::to_string_pretty(&status)?),
+        false => show(&status),
+    }
+}
+
+async fn of_account(
+    account: &Account,
+    store: &Store,
+    passwords: &[PasswordRecord],
+    live: &[LiveSessions],
+) -> Result<AccountStatus> {
+    let key = Principal::of(account).key();
+    let (token, _) = store.token(&key).await?;
+    let fault = store.fault(&key).await?;
+    let expires_at = token.as_ref().and_then(|token| Some(token.access.as_ref()?.expires_at));
+    let mut sessions = BTreeMap::new();
+    for (protocol, count) in
+        live.iter().filter_map(|live| live.sessions.get(&account.mailbox)).flatten()
+    {
+        *sessions.entry(protocol.clone()).or_insert(0) += count;
+    }
+    Ok(AccountStatus {
+        mailbox: account.mailbox.clone(),
+        app: account.app.name.clone(),
+        state: state(account, token.as_ref(), expires_at, fault.as_ref()),
+        token_expires_at: expires_at,
+        last_error_at: fault.as_ref().map(|fault| fault.at),
+        last_error: fault.map(|fault| fault.error),
+        passwords: passwords.iter().filter(|record| account.answers_to(&record.mailbox)).count(),
+        sessions,
+    })
+}
+
+fn state(
+    account: &Account,
+    token: Option<&Token>,
+    expires_at: Option<Timestamp>,
+    fault: Option<&TokenFault>,
+) -> &'static str {
+    let signed_in = account.app.grant == Grant::ClientCredentials
+        || token.is_some_and(|token| token.refresh_token.is_some());
+    let alive = expires_at.is_some_and(|end| end > Clock::system().now());
+    match fault {
+        _ if !signed_in => "sign_in_needed",
+        Some(fault) if fault.permanent => "sign_in_needed",
+        _ if alive => "ready",
+        _ => "waiting",
+    }
+}
+
+fn show(status: &Status) -> Result<()> {
+    let now = Clock::system().now();
+    let titles = ["MAILBOX", "APP", "STATE", "TOKEN", "PASSWORDS", "SESSIONS"];
+    let mut rows = vec![titles.map(String::from).to_vec()];
+    for account in &status.accounts {
+        let token = match account.token_expires_at {
+            None => "none".into(),
+            Some(end) if end <= now => "expired".into(),
+            Some(end) => format!("{} left", ui::duration(end.saturating_since(now))),
+        };
+        let sessions =
+            account.sessions.iter().map(|(protocol, count)| format!("{protocol} {count}"));
+        rows.push(vec![
+            account.mailbox.clone(),
+            account.app.clone(),
+            account.state.replace('_', " "),
+            token,
+            account.passwords.to_string(),
+            sessions.collect::<Vec<_>>().join(", "),
+        ]);
+    }
+    ui::table(&rows)?;
+    for account in &status.accounts {
+        if let (Some(error), Some(at)) = (&account.last_error, account.last_error_at) {
+            let ago = ui::duration(now.saturating_since(at));
+            ui::out(&format!("{}: {ago} ago: {error}", account.mailbox))?;
+        }
+    }
+    if status.proxies.is_empty() {
+        ui::say("no proxy is running on this store");
+    }
+    Ok(())
+}

@@ -1,0 +1,62 @@
+//! All that is printed.
+
+use std::io::{self, Read, Write};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use zeroize::Zeroizing;
+
+use crate::secret::Secret;
+
+/// Most that is read from standard input: a refresh token has a few kilobytes.
+const LONGEST_INPUT: u64 = 64 * 1024;
+
+/// A line for a script, or the person's result, on standard output.
+pub(super) fn out(line: &str) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{line}").and_then(|()| stdout.flush()).context("standard output")
+}
+
+/// Words for a person, on standard error. If nobody listens, that is no failure.
+pub(super) fn say(words: &str) {
+    let _ = writeln!(io::stderr().lock(), "{words}");
+}
+
+/// An error with its causes.
+pub(super) fn error(error: &anyhow::Error) {
+    say(&format!("gatepost: {error:#}"));
+}
+
+/// One line from standard input, without its end.
+pub(super) fn read_secret_line() -> Result<Secret<Vec<u8>>> {
+    let mut input = Zeroizing::new(Vec::new());
+    io::stdin().lock().take(LONGEST_INPUT).read_to_end(&mut input).context("standard input")?;
+    let line = input.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    Ok(Secret::new(line.strip_suffix(b"\r").unwrap_or(line).to_vec()))
+}
+
+/// `43 min`, `2 d`: as people say it.
+pub(super) fn duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
+/// Columns, wide enough for what is in them.
+pub(super) fn table(rows: &[Vec<String>]) -> Result<()> {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|cell: &String| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    for row in rows {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        out(cells.collect::<Vec<_>>().join("  ").trim_end())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,158 @@
+//! A mail server of the provider: connections to it, up to the login, and what is known of it.
+//!
+//! Invariant: a connection is opened only for a login that gatepost has checked, except to learn an SMTP
+//! server's EHLO keywords: once at start, and at most once at a time while they are not known.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{Instant, timeout};
+use tracing::debug;
+
+use crate::config::Endpoint;
+use crate::net::{ClientTls, Stream, dial, start_tls};
+use crate::protocol::{Goal, Rejection, Upstream, UpstreamStep, Welcome, Xoauth2};
+use crate::vocabulary::{Protocol, TlsMode};
+
+/// For the whole way to a login: connect, TLS, greeting, authentication. Clients give a login about half
+/// a minute.
+const LOGIN: Duration = Duration::from_secs(25);
+
+/// How long a client's EHLO waits for the upstream's keywords, when they are not known yet.
+const LEARN: Duration = Duration::from_secs(5);
+
+/// After a failure to learn them, clients are told none for this long.
+const LEARN_AGAIN: Duration = Duration::from_secs(5);
+
+/// Octets read at a time before the login.
+const READ: usize = 4096;
+
+/// How gatepost names itself in EHLO: it has no domain of its own (RFC 5321 section 4.1.3).
+const EHLO_NAME: &str = "[127.0.0.1]";
+
+/// A mail server. Listeners that lead to the same one share it.
+pub struct Server {
+    protocol: Protocol,
+    endpoint: Endpoint,
+    tls: ClientTls,
+    /// SMTP's EHLO keywords or IMAP's capabilities after a login, as it last told them.
+    known: RwLock<Option<Arc<Vec<String>>>>,
+    /// Held while the keywords are learned; the time of the last failure.
+    learning: tokio::sync::Mutex<Option<Instant>>,
+}
+
+/// A connection that is logged in.
+pub struct Session {
+    /// The connection.
+    pub stream: Stream,
+    /// What the upstream has sent behind the answer to the login.
+    pub unread: Vec<u8>,
+    /// What the client is told.
+    pub welcome: Welcome,
+}
+
+impl Server {
+    /// A server to which no connection was made yet.
+    pub fn new(protocol: Protocol, endpoint: Endpoint, tls: ClientTls) -> Self {
+        Self {
+            protocol,
+            endpoint,
+            tls,
+            known: RwLock::default(),
+            learning: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Where it is.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Opens a connection and logs in.
+    pub async fn log_in(&self, login: Xoauth2) -> Result<Session, Rejection> {
+        let known = self.known();
+        let mut session = self.open(Goal::Login(login), known.is_none(), LOGIN).await?;
+        match (session.welcome.capabilities.is_empty(), known) {
+            (true, Some(known)) => session.welcome.capabilities = known.to_vec(),
+            _ => self.remember(&session.welcome),
+        }
+        Ok(session)
+    }
+
+    /// SMTP's EHLO keywords; none if the server can't be asked just now.
+    pub async fn keywords(&self) -> Vec<String> {
+        if let Some(known) = self.known() {
+            return known.to_vec();
+        }
+        let mut failed_at = self.learning.lock().await;
+        if self.known().is_none() && failed_at.is_none_or(|at| at.elapsed() > LEARN_AGAIN) {
+            match self.open(Goal::Learn, false, LEARN).await {
+                Ok(session) => self.remember(&session.welcome),
+                Err(rejection) => {
+                    debug!(endpoint = %self.endpoint, ?rejection, "EHLO keywords not learned");
+                    *failed_at = Some(Instant::now());
+                }
+            }
+        }
+        self.known().map(|known| known.to_vec()).unwrap_or_default()
+    }
+
+    fn known(&self) -> Option<Arc<Vec<String>>> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn remember(&self, welcome: &Welcome) {
+        let known = Some(Arc::new(welcome.capabilities.clone()));
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) = known;
+    }
+
+    async fn open(&self, goal: Goal, learn: bool, limit: Duration) -> Result<Session, Rejection> {
+        match timeout(limit, self.connect(goal, learn)).await {
+            Ok(session) => session,
+            Err(_) => Err(self.broken("does not answer")),
+        }
+    }
+
+    async fn connect(&self, goal: Goal, learn: bool) -> Result<Session, Rejection> {
+        let down = |error: &dyn ToString| Rejection::Broken { said: error.to_string() };
+        let mut stream = dial(&self.endpoint).await.map_err(|error| down(&error))?;
+        if self.endpoint.tls == TlsMode::Implicit {
+            stream = self.encrypt(stream).await?;
+        }
+        let mut upstream = Upstream::new(self.protocol, self.endpoint.tls, goal, EHLO_NAME, learn);
+        loop {
+            match upstream.step() {
+                UpstreamStep::Read => {
+                    let mut buffer = [0; READ];
+                    match stream.read(&mut buffer).await {
+                        Ok(0) => return Err(self.broken("has closed the connection")),
+                        Ok(count) => upstream.push(buffer.get(..count).unwrap_or_default()),
+                        Err(error) => return Err(self.broken(&error.to_string())),
+                    }
+                }
+                UpstreamStep::Write(bytes) => {
+                    stream.write_all(bytes.expose()).await.map_err(|error| down(&error))?;
+                    stream.flush().await.map_err(|error| down(&error))?;
+                }
+                UpstreamStep::StartTls => {
+                    stream = self.encrypt(stream).await?;
+                    upstream.tls_started();
+                }
+                UpstreamStep::Ready(welcome) => {
+                    return Ok(Session { stream, unread: upstream.into_unread(), welcome });
+                }
+                UpstreamStep::Failed(rejection) => return Err(rejection),
+            }
+        }
+    }
+
+    async fn encrypt(&self, stream: Stream) -> Result<Stream, Rejection> {
+        let encrypted = start_tls(stream, &self.endpoint, &self.tls).await;
+        encrypted.map_err(|error| Rejection::Broken { said: error.to_string() })
+    }
+
+    fn broken(&self, what: &str) -> Rejection {
+        Rejection::Broken { said: format!("{} {what}", self.endpoint) }
+    }
+}
