@@ -1,0 +1,61 @@
+//! The documents: each example of a configuration loads, and every key is described.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends by panicking")]
+
+use std::fs;
+use std::path::Path;
+
+use gatepost::config::Config;
+
+fn read(name: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
+}
+
+/// The fenced blocks of this language.
+fn blocks(text: &str, language: &str) -> Vec<String> {
+    let start = format!("```{language}\n");
+    text.split(&start).skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn every_example_loads() {
+    // The README's names a file with a secret.
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("contoso-secret"), "s").unwrap();
+    let mut loaded = 0;
+    for document in ["README.md", "docs/configuration.md"] {
+        for block in blocks(&read(document), "toml") {
+            let file = folder.path().join("gatepost.toml");
+            Config::parse(&file, &block)
+                .unwrap_or_else(|error| panic!("{document}: {error}\n{block}"));
+            loaded += 1;
+        }
+    }
+    assert!(loaded >= 7, "only {loaded} examples were found");
+}
+
+#[test]
+fn the_first_configuration_is_short() {
+    let first = blocks(&read("README.md"), "toml").remove(0);
+    assert!(first.lines().count() < 20);
+}
+
+/// The keys stand in the structs that the file is read into.
+#[test]
+fn every_key_is_described() {
+    let source = read("src/config/raw.rs");
+    let reference = read("docs/configuration.md");
+    let keys = source.lines().filter_map(|line| {
+        line.trim().strip_prefix("pub(super) ")?.split_once(": ").map(|(key, _)| key)
+    });
+    let mut described = 0;
+    for key in keys {
+        let heading = ["listener", "app", "account", "provider", "store"].contains(&key)
+            && reference.contains(&format!("[{key}"));
+        let nested = ["env", "file"].contains(&key) && reference.contains(&format!("{{ {key} ="));
+        let named = reference.contains(&format!("`{key}`"));
+        assert!(heading || nested || named, "docs/configuration.md does not describe {key}");
+        described += 1;
+    }
+    assert!(described > 30, "only {described} keys were found");
+}
