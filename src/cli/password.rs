@@ -42,10 +42,10 @@ pub(super) struct Add {
     #[arg(long)]
     name: Option<String>,
     /// For this protocol alone (imap, pop3, smtp); may be repeated
-    #[arg(long)]
+    #[arg(long, value_delimiter = ',')]
     protocol: Vec<Protocol>,
     /// From this network or address alone; may be repeated
-    #[arg(long, value_name = "CIDR", value_parser = network)]
+    #[arg(long, value_name = "CIDR", value_parser = network, value_delimiter = ',')]
     from: Vec<IpNet>,
     /// Read a password of your own from standard input
     #[arg(long)]

@@ -39,6 +39,11 @@ pub enum TlsError {
         /// What is wrong with it.
         problem: String,
     },
+    /// Nobody's certificate could be checked.
+    #[error(
+        "{0}\nhint: install the system's root certificates (package ca-certificates), or set ca_file"
+    )]
+    NoRoots(String),
     /// Anything else.
     #[error("TLS can't be set up: {0}")]
     Config(String),
@@ -60,7 +65,8 @@ impl ClientTls {
     /// Trusts the system's roots and those of `ca_file`.
     pub fn new(ca_file: Option<&Path>) -> Result<Self, TlsError> {
         let roots = ca_file.map(certificates).transpose()?.unwrap_or_default();
-        let verifier = Verifier::new_with_extra_roots(roots, provider()).map_err(config_error)?;
+        let verifier = Verifier::new_with_extra_roots(roots, provider())
+            .map_err(|error| TlsError::NoRoots(error.to_string()))?;
         let config = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(config_error)?
@@ -168,6 +174,8 @@ fn make_certificate(certificate: &Path, key: &Path, addresses: &[IpAddr]) -> Res
     }
     let mut params = rcgen::CertificateParams::new(names).map_err(config_error)?;
     params.distinguished_name.push(rcgen::DnType::CommonName, "gatepost");
+    params.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
     // A service that nobody watches must not stop for its own certificate.
     params.not_before = rcgen::date_time_ymd(2026, 1, 1);
     params.not_after = rcgen::date_time_ymd(2045, 1, 1);
