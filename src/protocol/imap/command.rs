@@ -123,8 +123,8 @@ fn literal_at_end(line: &[u8]) -> Option<Announced> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    // More digits than a usize takes is more than any limit.
-    let size = std::str::from_utf8(digits).ok()?.parse().unwrap_or(usize::MAX / 2);
+    // Whatever is beyond the limit is equally so, also what a usize can't hold or add to.
+    let size = std::str::from_utf8(digits).ok()?.parse().unwrap_or(usize::MAX).min(MAX_LITERAL + 1);
     Some(Announced { start, size, synchronising })
 }
 
@@ -278,6 +278,7 @@ mod tests {
             Some(&Ok(Some(Reading::Bad(Some("1".into()), "literal too long"))))
         );
         assert_eq!(read(b"1 LOGIN {99999999999999999999999+}\r\n").first(), Some(&Err(TooLong)));
+        assert_eq!(read(b"1 LOGIN {18446744073709551615+}\r\n").first(), Some(&Err(TooLong)));
     }
 
     #[test]
