@@ -83,6 +83,12 @@ pub(super) fn split_word(line: &[u8]) -> (&[u8], &[u8]) {
     (word, rest.split_at(spaces).1)
 }
 
+/// Without the spaces at its end. A tab or CR there is no separator but part of what the client said.
+pub(super) fn trim_spaces_end(text: &[u8]) -> &[u8] {
+    let spaces = text.iter().rev().take_while(|&&byte| byte == b' ').count();
+    text.split_at(text.len() - spaces).0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -183,9 +183,9 @@ impl Command {
 fn read_strings(text: &[u8], strings: &mut Vec<Vec<u8>>) -> Option<()> {
     let mut rest = text;
     loop {
-        rest = rest.trim_ascii_start();
         match rest.split_first() {
             None => return Some(()),
+            Some((b' ', behind)) => rest = behind,
             Some((b'"', quoted)) => {
                 let (string, behind) = unquote(quoted)?;
                 if !matches!(behind.first(), None | Some(b' ')) {

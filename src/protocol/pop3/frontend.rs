@@ -4,7 +4,7 @@
 //! stored readably.
 
 use super::super::frontend::{Action, Closing, Dialect, LocalTls};
-use super::super::input::{Input, TooLong, split_word};
+use super::super::input::{Input, TooLong, split_word, trim_spaces_end};
 use super::super::refusal::Refusal;
 use super::super::sasl::{self, Exchange, Failure, Mechanism, Progress};
 use super::super::upstream::Welcome;
@@ -86,7 +86,7 @@ impl Pop3Frontend {
     }
 
     fn take_user(&mut self, arguments: &[u8]) -> Action {
-        match sasl::user_name(arguments.trim_ascii_end()) {
+        match sasl::user_name(trim_spaces_end(arguments)) {
             Ok(user) => {
                 self.user = Some(user.into_bytes());
                 Action::Reply(b"+OK now the password\r\n".to_vec())
@@ -109,7 +109,7 @@ impl Pop3Frontend {
             let list = Mechanism::OFFERED.join("\r\n");
             return Action::Reply(format!("+OK\r\n{list}\r\n.\r\n").into_bytes());
         }
-        let (name, initial) = split_word(arguments.trim_ascii_end());
+        let (name, initial) = split_word(trim_spaces_end(arguments));
         let Some(mechanism) = Mechanism::parse(name) else {
             return error("mechanism not offered; use PLAIN or LOGIN");
         };
