@@ -86,6 +86,8 @@ impl Pop3Frontend {
     }
 
     fn take_user(&mut self, arguments: &[u8]) -> Action {
+        // Whatever becomes of this one, the one before it is void: a PASS must not go with it.
+        self.user = None;
         match sasl::user_name(trim_spaces_end(arguments)) {
             Ok(user) => {
                 self.user = Some(user.into_bytes());
