@@ -68,7 +68,7 @@ impl Failure {
         match self {
             Self::Cancelled => "authentication cancelled",
             Self::Malformed => "malformed authentication data",
-            Self::BadUser => "the user name has characters that no user name can have",
+            Self::BadUser => "no mailbox can have this user name",
             Self::OtherIdentity => "the authorization identity must be empty or the user name",
         }
     }
@@ -104,7 +104,9 @@ impl Exchange {
             Mechanism::Login => (Self::LoginUser, USERNAME_PROMPT),
         };
         let progress = match initial {
-            // RFC 4954 section 4 and RFC 4959 section 3: `=` is an initial response of no octets.
+            // RFC 4954 section 4 and RFC 4959 section 3: `=` is an initial response of no octets. In
+            // LOGIN the server speaks first, so that the client has just said that it has nothing to say.
+            Some(b"=") if mechanism == Mechanism::Login => Progress::Challenge(challenge),
             Some(b"=") => exchange.respond(b""),
             Some(response) => exchange.respond(response),
             None => Progress::Challenge(challenge),
