@@ -26,6 +26,10 @@ const MAX_WRONG_PASSWORDS: u32 = 3;
 /// First octet of a TLS record with a handshake message (RFC 8446 section 5.1).
 const TLS_HANDSHAKE: u8 = 0x16;
 
+/// Empty lines that the signature of a PROXY header of version 2 begins with; then comes a NUL
+/// (HAProxy's PROXY protocol, section 2.2).
+const PROXY_EMPTY_LINES: u32 = 2;
+
 /// What the driver of a Frontend does next.
 #[derive(Debug)]
 pub enum Step {
@@ -67,6 +71,8 @@ pub enum Closing {
     TlsOnPlainPort,
     /// A web browser or a port scanner.
     Http,
+    /// A load balancer that announces its client's address.
+    ProxyHeader,
     /// The login took too long.
     Deadline,
     /// gatepost is being stopped.
@@ -86,6 +92,9 @@ impl Closing {
                 "the client begins with TLS, this listener does not: set one of them to the other"
             }
             Self::Http => "this is a mail port, not HTTP",
+            Self::ProxyHeader => {
+                "the load balancer sends a PROXY header, this listener takes none: switch it off there"
+            }
             Self::Deadline => "no login in time",
             Self::ShuttingDown => "gatepost is being restarted",
         }
@@ -150,8 +159,9 @@ pub struct Frontend {
     tls: LocalTls,
     errors: u32,
     wrong_passwords: u32,
-    /// The first line has not come yet: the time to see who speaks another protocol.
-    untouched: bool,
+    /// How many empty lines began the session, until a first command has come: the time to see who
+    /// speaks another protocol.
+    opening: Option<u32>,
 }
 
 impl Frontend {
@@ -168,7 +178,7 @@ impl Frontend {
             tls,
             errors: 0,
             wrong_passwords: 0,
-            untouched: true,
+            opening: Some(0),
         }
     }
 
@@ -187,11 +197,8 @@ impl Frontend {
         if let Some(closing) = self.overdrawn() {
             return Step::Close(closing);
         }
-        if self.untouched {
-            if let Some(closing) = stranger(&self.input) {
-                return Step::Close(closing);
-            }
-            self.untouched = self.input.peek_line().is_none();
+        if let Some(closing) = self.stranger() {
+            return Step::Close(closing);
         }
         match self.dialect.advance(&mut self.input, self.tls) {
             Err(TooLong) => Step::Close(Closing::TooLong),
@@ -213,6 +220,27 @@ impl Frontend {
             Action::StartTls(reply) => Step::StartTls(reply),
             Action::Login(login) => Step::Login(login),
             Action::Quit => Step::Close(Closing::Quit),
+        }
+    }
+
+    /// Sees by the first octet or line that the client speaks another protocol.
+    fn stranger(&mut self) -> Option<Closing> {
+        let empty_lines = self.opening?;
+        match self.input.first()? {
+            TLS_HANDSHAKE if empty_lines == 0 => return Some(Closing::TlsOnPlainPort),
+            0 if empty_lines == PROXY_EMPTY_LINES => return Some(Closing::ProxyHeader),
+            _ => {}
+        }
+        let line = self.input.peek_line()?.trim_ascii_end();
+        self.opening = line.is_empty().then(|| empty_lines.saturating_add(1));
+        let mut words = line.split(|&byte| byte == b' ');
+        match (words.next()?, words.next(), words.next(), words.next()) {
+            // `GET / HTTP/1.1`, but not `a1 LOGIN jane HTTP/1.1`, which is somebody's password.
+            (_, Some(_), Some(version), None) if version.starts_with(b"HTTP/") => {
+                Some(Closing::Http)
+            }
+            (b"PROXY", Some(b"TCP4" | b"TCP6" | b"UNKNOWN"), ..) => Some(Closing::ProxyHeader),
+            _ => None,
         }
     }
 
@@ -248,18 +276,9 @@ impl Frontend {
     /// The last words of a session that ends before its login.
     pub fn goodbye(&mut self, closing: Closing) -> Vec<u8> {
         match closing {
-            // Neither would understand it.
-            Closing::TlsOnPlainPort | Closing::Http => Vec::new(),
+            // None of them would understand it.
+            Closing::TlsOnPlainPort | Closing::Http | Closing::ProxyHeader => Vec::new(),
             _ => self.dialect.goodbye(closing),
         }
     }
-}
-
-/// Sees by the first octet or line that the client speaks another protocol.
-fn stranger(input: &Input) -> Option<Closing> {
-    if input.first() == Some(TLS_HANDSHAKE) {
-        return Some(Closing::TlsOnPlainPort);
-    }
-    let version = input.peek_line()?.rsplit(|&byte| byte == b' ').next()?;
-    version.starts_with(b"HTTP/").then_some(Closing::Http)
 }

@@ -35,12 +35,9 @@ impl Input {
     /// The next line without its end, `None` while its end has not come. A bare line feed ends a line
     /// too, as in every mail server: before the login nothing is passed on, so nothing can be smuggled.
     pub(super) fn line(&mut self) -> Result<Option<Vec<u8>>, TooLong> {
-        let unsearched = self.bytes.iter().skip(self.searched);
-        let Some(offset) = unsearched.into_iter().position(|&byte| byte == b'\n') else {
-            self.searched = self.bytes.len();
+        let Some(end) = self.line_end() else {
             return if self.searched >= MAX_LINE { Err(TooLong) } else { Ok(None) };
         };
-        let end = self.searched + offset + 1;
         self.searched = 0;
         if end > MAX_LINE {
             return Err(TooLong);
@@ -54,9 +51,24 @@ impl Input {
     }
 
     /// The next line with its end, left where it is.
-    pub(super) fn peek_line(&self) -> Option<&[u8]> {
-        let end = self.bytes.iter().position(|&byte| byte == b'\n')?;
-        self.bytes.get(..=end)
+    pub(super) fn peek_line(&mut self) -> Option<&[u8]> {
+        let end = self.line_end()?;
+        self.bytes.get(..end)
+    }
+
+    /// Octets up to the end of the next line; none is looked at twice, however small the pieces it comes in.
+    fn line_end(&mut self) -> Option<usize> {
+        let mut unsearched = self.bytes.iter().skip(self.searched);
+        match unsearched.position(|&byte| byte == b'\n') {
+            Some(offset) => {
+                self.searched += offset;
+                Some(self.searched + 1)
+            }
+            None => {
+                self.searched = self.bytes.len();
+                None
+            }
+        }
     }
 
     /// The next `count` octets, `None` while they have not all come.
