@@ -82,6 +82,20 @@ impl Reader {
         }
     }
 
+    /// Drops the command under way if it is one of `names`; its tag. For a client that waits with its
+    /// literal and should not send it.
+    pub(super) fn abandon(&mut self, names: [&str; 2]) -> Option<String> {
+        let Some(Piece::Text(text)) = self.pieces.first() else { return None };
+        let (tag_word, rest) = split_word(text);
+        let name = split_word(rest).0;
+        if !names.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes())) {
+            return None;
+        }
+        let tag = tag(tag_word)?;
+        *self = Self::default();
+        Some(tag)
+    }
+
     /// A client that waits can be told; one that sends at once can't be stopped (RFC 7888 section 4).
     fn refuse_literal(
         &mut self,

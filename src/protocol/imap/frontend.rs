@@ -10,6 +10,9 @@ use super::super::sasl::{self, Exchange, Failure, Mechanism, Progress};
 use super::super::upstream::Welcome;
 use super::command::{Command, Reader, Reading};
 
+/// The answer to a login in plain text where TLS is to come first (RFC 5530 section 3).
+const STARTTLS_FIRST: &str = "NO [PRIVACYREQUIRED] use STARTTLS first";
+
 /// IMAP's dialect. The default is a session that was just accepted.
 #[derive(Default)]
 pub(in crate::protocol) struct ImapFrontend {
@@ -31,7 +34,7 @@ impl Dialect for ImapFrontend {
             return Ok(Some(self.continue_exchange(progress)));
         }
         Ok(self.reader.advance(input)?.map(|reading| match reading {
-            Reading::Continue => Action::Reply(b"+ go ahead\r\n".to_vec()),
+            Reading::Continue => self.ask_for_literal(tls),
             Reading::Command(command) => self.run(&command, tls),
             Reading::Bad(tag, why) => {
                 let tag = tag.unwrap_or_else(|| "*".into());
@@ -75,6 +78,18 @@ impl Dialect for ImapFrontend {
 }
 
 impl ImapFrontend {
+    /// A password must not be asked for where it would come in plain text.
+    fn ask_for_literal(&mut self, tls: LocalTls) -> Action {
+        let barred = match tls {
+            LocalTls::Offered => self.reader.abandon(["LOGIN", "AUTHENTICATE"]),
+            LocalTls::Never | LocalTls::Active => None,
+        };
+        match barred {
+            Some(tag) => Action::Error(format!("{tag} {STARTTLS_FIRST}\r\n").into_bytes()),
+            None => Action::Reply(b"+ go ahead\r\n".to_vec()),
+        }
+    }
+
     fn run(&mut self, command: &Command, tls: LocalTls) -> Action {
         let tag = &command.tag;
         let ok = |what: &str| Action::Reply(format!("{what}{tag} OK done\r\n").into_bytes());
@@ -95,7 +110,7 @@ impl ImapFrontend {
                 LocalTls::Never => error("BAD STARTTLS is not offered here"),
             },
             () if !(command.is("LOGIN") || command.is("AUTHENTICATE")) => error("BAD log in first"),
-            () if tls == LocalTls::Offered => error("NO [PRIVACYREQUIRED] use STARTTLS first"),
+            () if tls == LocalTls::Offered => error(STARTTLS_FIRST),
             () if command.is("LOGIN") => self.login(command),
             () => self.authenticate(command),
         }
