@@ -190,6 +190,9 @@ pub(super) fn known_rejection(text: &str) -> Option<Rejection> {
     let said = printable(text, MAX_SAID);
     let lower = said.to_ascii_lowercase();
     let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
+    if has(&["accesstokenexpired"]) {
+        return Some(Rejection::Token { said });
+    }
     if has(&["throttled", "suggested backoff time", "concurrent connections limit"]) {
         return Some(Rejection::Busy { wait: backoff_time(&lower), said });
     }
@@ -217,7 +220,8 @@ pub(super) fn not_permitted(text: &str) -> Rejection {
     Rejection::NotPermitted { said: printable(text, MAX_SAID) }
 }
 
-/// A rejection for now, in the upstream's words.
+/// A rejection for now, in the upstream's words, unless these tell better.
 pub(super) fn busy(text: &str) -> Rejection {
-    Rejection::Busy { said: printable(text, MAX_SAID), wait: None }
+    known_rejection(text)
+        .unwrap_or_else(|| Rejection::Busy { said: printable(text, MAX_SAID), wait: None })
 }

@@ -88,6 +88,10 @@ impl ImapUpstream {
 
     fn capability(&mut self, line: &str) -> Action {
         match word_behind(line, "g3") {
+            // Exchange lets a good token in and says only now that the mailbox is not the token's.
+            Some("NO" | "BAD") if known_rejection(line).is_some() => {
+                Action::Reject(rejection(line))
+            }
             // Without capabilities the session is still good.
             Some(_) => self.ready(),
             None => {
@@ -98,14 +102,17 @@ impl ImapUpstream {
     }
 
     fn note_capabilities(&mut self, line: &str) {
-        if let Some(capabilities) = line.strip_prefix("* CAPABILITY ") {
+        const UNTAGGED: &str = "* CAPABILITY ";
+        if let Some((start, capabilities)) = line.split_at_checked(UNTAGGED.len())
+            && start.eq_ignore_ascii_case(UNTAGGED)
+        {
             self.capabilities = words(capabilities);
         }
     }
 
     fn untagged(&self, line: &str) -> Action {
         match word_behind(line, "*") {
-            Some("BYE") => Action::Reject(known_rejection(line).unwrap_or_else(|| busy(line))),
+            Some("BYE") => Action::Reject(busy(line)),
             Some(_) => Action::Wait,
             None => Action::Reject(broken(&format!("not an IMAP response: {line}"))),
         }
@@ -149,9 +156,13 @@ fn rejection(line: &str) -> Rejection {
     }
 }
 
-/// `Some("OK")` of `g2 OK done`, behind the tag `g2`.
-fn word_behind<'a>(line: &'a str, tag: &str) -> Option<&'a str> {
-    line.strip_prefix(tag)?.strip_prefix(' ')?.split(' ').next()
+/// `Some("OK")` of `g2 OK done`, behind the tag `g2`; a word that gatepost does not know is empty.
+/// Letter case is free (RFC 3501 section 9).
+fn word_behind(line: &str, tag: &str) -> Option<&'static str> {
+    let word = line.strip_prefix(tag)?.strip_prefix(' ')?.split(' ').next()?;
+    let known =
+        ["OK", "NO", "BAD", "BYE"].into_iter().find(|known| known.eq_ignore_ascii_case(word));
+    Some(known.unwrap_or_default())
 }
 
 fn between<'a>(line: &'a str, start: &str, end: &str) -> Option<&'a str> {

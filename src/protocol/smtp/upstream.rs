@@ -32,8 +32,8 @@ pub(in crate::protocol) struct SmtpUpstream {
     ehlo: String,
     /// Keywords of the EHLO answer that is coming in.
     keywords: Vec<String>,
-    /// Lines of the reply that is coming in.
-    reply_lines: u32,
+    /// The reply that is coming in, on one line: servers spread the reason over several.
+    reply: String,
 }
 
 impl SmtpUpstream {
@@ -44,7 +44,7 @@ impl SmtpUpstream {
             goal,
             ehlo: format!("EHLO {host}"),
             keywords: Vec::new(),
-            reply_lines: 0,
+            reply: String::new(),
         }
     }
 
@@ -69,7 +69,7 @@ impl SmtpUpstream {
             // The error as a JSON challenge: it wants an empty answer, then comes the refusal.
             (State::Answer, 334) => Action::Send(String::new()),
             (State::Answer, 235) | (State::Quit, _) => self.ready(),
-            (_, 400..500) => Action::Reject(known_rejection(line).unwrap_or_else(|| busy(line))),
+            (_, 400..500) => Action::Reject(busy(line)),
             (State::Challenge | State::Answer, 500..600) => Action::Reject(rejection(code, line)),
             _ => Action::Reject(broken(&format!("an answer out of turn: {line}"))),
         }
@@ -106,13 +106,21 @@ impl Dialect for SmtpUpstream {
         let Some((code, last)) = reply_code(line) else {
             return Action::Reject(broken(&format!("not an SMTP reply: {line}")));
         };
-        let first = self.reply_lines == 0;
-        self.reply_lines = if last { 0 } else { self.reply_lines + 1 };
+        let first = self.reply.is_empty();
+        match line.get(4..) {
+            Some(_) if self.reply.len() > MAX_REPLY => {}
+            Some(text) if !first => self.reply += &format!(" {text}"),
+            _ => self.reply += line,
+        }
         // The first line of the EHLO answer is the server's name.
         if matches!(self.state, State::Ehlo) && code == 250 && !first {
             self.keywords.extend(keyword(line));
         }
-        if last { self.reply(code, line) } else { Action::Wait }
+        if !last {
+            return Action::Wait;
+        }
+        let reply = std::mem::take(&mut self.reply);
+        self.reply(code, &reply)
     }
 
     fn tls_started(&mut self) -> Action {
@@ -135,11 +143,18 @@ fn reply_code(line: &str) -> Option<(u16, bool)> {
     }
 }
 
+/// Enough of a reply to see its reason: Exchange's have up to 300 octets.
+const MAX_REPLY: usize = 1024;
+
+/// Longest EHLO keyword with its parameters: a reply line has 512 octets (RFC 5321 section 4.5.3.1.5),
+/// of which the code and the line end take six.
+const MAX_KEYWORD: usize = 506;
+
 /// A keyword with its parameters, if it is one that can be repeated to a client.
 fn keyword(line: &str) -> Option<String> {
     let text = line.get(4..)?.trim();
     let printable = text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
-    (!text.is_empty() && printable).then(|| text.to_owned())
+    (!text.is_empty() && text.len() <= MAX_KEYWORD && printable).then(|| text.to_owned())
 }
 
 /// RFC 4954 section 6 for the codes, with Exchange's enhanced ones.
