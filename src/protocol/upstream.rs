@@ -83,6 +83,16 @@ pub enum Rejection {
     },
 }
 
+impl Rejection {
+    /// The same, of an upstream that has not seen the token yet: another one would not help.
+    pub(super) fn before_token(self) -> Self {
+        match self {
+            Self::Token { said } => Self::NotPermitted { said },
+            other => other,
+        }
+    }
+}
+
 /// What an answer of the upstream leads to.
 pub(super) enum Action {
     /// Keep reading.
