@@ -1,0 +1,63 @@
+"""The servers of a run, put together, with the mailboxes and clients that the tests use."""
+
+import secrets
+import sys
+
+from bench.dovecot import Dovecot, unprivileged
+from bench.mail import Mailboxes, Message, Sent
+from bench.oidc import TokenServer
+from bench.processes import CERTS, REAL, accepts
+
+DOMAIN = "contoso.test"
+CA = CERTS / "ca.pem"
+
+# The apps at the authorization server. "brief" tokens live so short that tests see them expire.
+APP, BRIEF, COUNTED, PERSON = "app", "app-brief", "app-counted", "person"
+BRIEF_LIFE = 6
+CLIENT_SECRET = f"client-secret-{secrets.token_hex(8)}"
+
+
+def clients():
+    app_only = {"secret": CLIENT_SECRET, "grant": "client_credentials", "domain": DOMAIN}
+    return [
+        {"id": APP, **app_only},
+        {"id": BRIEF, **app_only, "life": BRIEF_LIFE},
+        {"id": COUNTED, **app_only},
+        {"id": PERSON, "grant": "refresh_token"},
+    ]
+
+
+def mailbox(name):
+    return f"{name}@{DOMAIN}"
+
+
+# Opened by app-only tokens, by a signed-in person, and by that person on behalf of a team.
+SUPPORT, JANE, TEAM = mailbox("support"), mailbox("jane"), mailbox("team")
+
+
+class Servers:
+    """Dovecot, oidc-provider and the sink, running, with a message in each mailbox."""
+
+    def __init__(self, ground, mailboxes):
+        self.ground = ground
+        self.mailboxes = Mailboxes(ground, unprivileged())
+        self.seeded = {}
+        for name in mailboxes:
+            self.create(name)
+        self.sent = Sent(ground.subfolder("sent"))
+        self.sink_port = ground.ports.next()
+        sink = ground.start("sink", [sys.executable, REAL / "sink.py", self.sink_port,
+                                     self.sent.folder, self.mailboxes.root])
+        self.oidc = TokenServer(ground, clients(), [{"mailbox": JANE, "shared": TEAM}])
+        sink.wait_for("its port", lambda: accepts(self.sink_port))
+        self.dovecot = Dovecot(ground, self.mailboxes, self.sink_port, self.oidc.issuer, self.oidc.key)
+        self.dovecot.start()
+
+    def create(self, name):
+        """A mailbox with one known message in it, the first of the mailbox for every protocol."""
+        self.mailboxes.create(name)
+        self.seeded[name] = Message("someone@fabrikam.test", name)
+        self.mailboxes.put(name, self.seeded[name].octets())
+
+    def port(self, protocol, tls):
+        return self.dovecot.ports[protocol, tls]
