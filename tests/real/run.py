@@ -8,8 +8,11 @@ and do their work. One line per test; the last line is `N passed, N failed`.
 import argparse
 import re
 import sys
+from pathlib import Path
 
-from bench import direct, parts
+from bench import direct, leaks, parts, passing, refusing
+from bench.clients import CLIENTS, visit
+from bench.gatepost import ACCOUNTS, SYNC, Gatepost
 from bench.processes import Ground
 from bench.results import Results
 
@@ -20,16 +23,45 @@ def main():
     options = arguments()
     results = Results(re.compile(options.only) if options.only else None)
     with Ground() as ground:
-        servers = parts.Servers(ground, [parts.SUPPORT, parts.JANE, parts.TEAM])
+        servers = parts.Servers(ground, ACCOUNTS)
         results.run_all(direct.tests(servers), THREADS)
+        if options.gatepost:
+            test_gatepost(Gatepost(options.gatepost.resolve(), servers), results)
         ground.keep = options.keep or results.failed > 0
     print(results.summary())
     return 1 if results.failed or not results.passed else 0
 
 
+def test_gatepost(gatepost, results):
+    if not results.run("gatepost starts", lambda: start(gatepost), always=True):
+        return
+    results.run_all(client_tests(gatepost), THREADS)
+    results.run_all([*passing.tests(gatepost), *refusing.tests(gatepost)], THREADS)
+    results.run("Dovecot stops and comes back", lambda: refusing.upstream_down(gatepost))
+    results.run("gatepost restarts", lambda: refusing.restart(gatepost))
+    results.run("no secret in its arguments", lambda: leaks.arguments(gatepost))
+    results.run("gatepost stops when it is asked to", gatepost.stop, always=True)
+    results.run("no secret in its log", lambda: leaks.log(gatepost))
+    gatepost.close()
+
+
+def start(gatepost):
+    gatepost.prepare()
+    gatepost.start()
+
+
+def client_tests(gatepost):
+    """Each client over each local TLS that it supports. Those that upload have a mailbox of their own."""
+    for client in CLIENTS:
+        for tls in client.words:
+            door = gatepost.door(client.protocol, tls, SYNC if client.uploads else parts.SUPPORT)
+            yield (f"{client.name}: {client.protocol} {tls}",
+                   lambda c=client, d=door: visit(c, d, gatepost.servers, gatepost.ground.visit_folder()))
+
+
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("gatepost", nargs="?", help="the binary; without it only the servers are tested")
+    parser.add_argument("gatepost", nargs="?", type=Path, help="the binary; without it only the servers are tested")
     parser.add_argument("--only", metavar="REGEX", help="run the tests whose names match")
     parser.add_argument("--keep", action="store_true", help="keep the temporary folder")
     return parser.parse_args()

@@ -11,7 +11,7 @@ import smtplib
 import ssl
 import time
 
-from bench import parts
+from bench import parts, trap
 from bench.mail import Message
 from bench.processes import Failure, run
 from bench.wire import Line, direct, greet, smtp_end, trusting, xoauth2
@@ -34,6 +34,9 @@ def tests(servers):
     yield "direct: no password is taken", lambda: no_password(servers)
     yield "direct: tokens are about 2.5 KB", lambda: token_size(app)
     yield "direct: submission refuses a token on the AUTH line", lambda: line_limit(servers, app)
+    for kind in trap.KINDS:
+        for protocol in ["imap", "pop3", "smtp"]:
+            yield f"direct: {protocol} trap {kind} notices a login", lambda k=kind, p=protocol: careless(k, p, app)
     yield "direct: a refresh token is good once", lambda: rotation(servers)
 
 
@@ -109,6 +112,21 @@ def line_limit(servers, token):
         answer = line.ask(f"AUTH XOAUTH2 {response}", smtp_end)
         if not answer.startswith("5"):
             raise Failure(f"the server answered {answer}")
+
+
+def careless(kind, protocol, token):
+    """Logs in without looking at the certificate, or in plain text where STARTTLS was taken away."""
+    caught = trap.Trap(kind, protocol)
+    command = {"imap": "a1 AUTHENTICATE XOAUTH2", "pop3": "AUTH XOAUTH2", "smtp": "AUTH XOAUTH2"}[protocol]
+    with Line(caught.port, caught.tls if caught.leaf else "none") as line:
+        greet(line, protocol)
+        line.ask(f"{command} {token}", lambda answer: True)
+    caught.close()
+    try:
+        caught.must_be_clean()
+    except Failure:
+        return
+    raise Failure("it noticed nothing")
 
 
 def rotation(servers):

@@ -3,6 +3,7 @@
 Whatever is started here is ended here, by its own process id.
 """
 
+import itertools
 import os
 import random
 import shutil
@@ -118,6 +119,7 @@ class Ground:
         self.folder.chmod(0o755)
         self.ports = Ports()
         self.processes = []
+        self.visits = itertools.count(1)
         self.keep = True
 
     def __enter__(self):
@@ -141,6 +143,10 @@ class Ground:
         made.mkdir(parents=True, exist_ok=True)
         made.chmod(mode)
         return made
+
+    def visit_folder(self):
+        """A new folder for one client."""
+        return self.subfolder(f"clients/{next(self.visits):03}")
 
 
 def run(argv, seconds=60, given=None, env=None, cwd=None):

@@ -4,6 +4,7 @@ Used for logging in to the servers directly with XOAUTH2, and for refusals whose
 """
 
 import base64
+import contextlib
 import imaplib
 import poplib
 import smtplib
@@ -17,7 +18,11 @@ imaplib._MAXLINE = 1_000_000  # its own limit is for headers, not for a message 
 
 
 def trusting(ca):
-    """Checks certificate and name against one authority or one self-signed certificate."""
+    """Checks certificate and name against one authority or one self-signed certificate.
+
+    None trusts anybody, as a careless client does."""
+    if ca is None:
+        return ssl._create_unverified_context()
     return ssl.create_default_context(cafile=str(ca))
 
 
@@ -113,12 +118,40 @@ def password_login(protocol, port, user, password, source=None):
     """The final answer to a login on a plain listener, as the server wrote it."""
     with Line(port, source=source) as line:
         greet(line, protocol)
-        if protocol == "imap":
-            return line.ask(f'a1 LOGIN "{user}" "{password}"', imap_end("a1"))
-        if protocol == "pop3":
-            first = line.ask(f"USER {user}", pop3_end)
-            return line.ask(f"PASS {password}", pop3_end) if first.startswith("+OK") else first
-        return line.ask(f"AUTH PLAIN {plain(user, password)}", smtp_end)
+        return log_in(line, protocol, user, password)
+
+
+def log_in(line, protocol, user, password):
+    if protocol == "imap":
+        return line.ask(f"a1 LOGIN {quoted(user)} {quoted(password)}", imap_end("a1"))
+    if protocol == "pop3":
+        first = line.ask(f"USER {user}", pop3_end)
+        return line.ask(f"PASS {password}", pop3_end) if first.startswith("+OK") else first
+    return line.ask(f"AUTH PLAIN {plain(user, password)}", smtp_end)
+
+
+# The first words of a login's answer, by what it means.
+WELCOME = {"imap": "a1 OK", "pop3": "+OK", "smtp": "235"}
+WRONG_PASSWORD = {"imap": "a1 NO [AUTHENTICATIONFAILED]", "pop3": "-ERR [AUTH]", "smtp": "535 5.7.8"}
+TRY_LATER = {"imap": "a1 NO [UNAVAILABLE]", "pop3": "-ERR [SYS/TEMP]", "smtp": "4"}
+
+
+@contextlib.contextmanager
+def logged_in(protocol, port, user, password):
+    """A connection through a plain listener, past its login."""
+    with Line(port) as line:
+        greet(line, protocol)
+        must_begin(log_in(line, protocol, user, password), WELCOME[protocol])
+        yield line
+
+
+def must_begin(answer, start):
+    if not answer.startswith(start):
+        raise Failure(f"expected {start!r}, the answer is {answer!r}")
+
+
+def quoted(word):
+    return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def plain(user, password):
