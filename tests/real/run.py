@@ -6,6 +6,7 @@ and do their work. One line per test; the last line is `N passed, N failed`.
 """
 
 import argparse
+import os
 import re
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ THREADS = 6
 
 def main():
     options = arguments()
+    without_proxies()
     results = Results(re.compile(options.only) if options.only else None)
     with Ground() as ground:
         servers = parts.Servers(ground, ACCOUNTS)
@@ -30,6 +32,12 @@ def main():
         ground.keep = options.keep or results.failed > 0
     print(results.summary())
     return 1 if results.failed or not results.passed else 0
+
+
+def without_proxies():
+    """All servers are on loopback, where a proxy that the environment names has no business."""
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        del os.environ[name]
 
 
 def test_gatepost(gatepost, results):
@@ -64,7 +72,10 @@ def arguments():
     parser.add_argument("gatepost", nargs="?", type=Path, help="the binary; without it only the servers are tested")
     parser.add_argument("--only", metavar="REGEX", help="run the tests whose names match")
     parser.add_argument("--keep", action="store_true", help="keep the temporary folder")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.gatepost and not options.gatepost.is_file():
+        parser.error(f"there is no {options.gatepost}; build it first")
+    return options
 
 
 if __name__ == "__main__":
