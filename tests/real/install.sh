@@ -39,6 +39,9 @@ libmail-pop3client-perl | perl -MMail::POP3Client -e 1
 ruby                    | ruby -rnet/imap -rnet/pop -rnet/smtp -e 1
 php-cli                 | command -v php
 php-imap                | php -r "exit(function_exists(\"imap_open\") ? 0 : 1);"
+libphp-phpmailer        | test -e /usr/share/php/libphp-phpmailer/autoload.php
+default-jdk-headless    | command -v javac
+libmail-java            | test -e /usr/share/java/javax.mail.jar
 python3-venv            | python3 -c "import ensurepip"
 '
 
