@@ -26,12 +26,17 @@ def main():
     results = Results(re.compile(options.only) if options.only else None)
     with Ground() as ground:
         servers = parts.Servers(ground, ACCOUNTS)
-        results.run_all(direct.tests(servers), THREADS)
-        if options.gatepost:
-            test_gatepost(Gatepost(options.gatepost.resolve(), servers), results)
+        if results.run("the servers start", servers.start, always=True):
+            test_servers(servers, options.gatepost, results)
         ground.keep = options.keep or results.failed > 0
     print(results.summary())
     return 1 if results.failed or not results.passed else 0
+
+
+def test_servers(servers, binary, results):
+    results.run_all(direct.tests(servers), THREADS)
+    if binary:
+        test_gatepost(Gatepost(binary.resolve(), servers), results)
 
 
 def without_proxies():

@@ -36,21 +36,25 @@ SUPPORT, JANE, TEAM = mailbox("support"), mailbox("jane"), mailbox("team")
 
 
 class Servers:
-    """Dovecot, oidc-provider and the sink, running, with a message in each mailbox."""
+    """Dovecot, oidc-provider and the sink, with a message in each mailbox."""
 
     def __init__(self, ground, mailboxes):
         self.ground = ground
         self.mailboxes = Mailboxes(ground, unprivileged())
+        self.sent = Sent(ground.subfolder("sent"))
         self.seeded = {}
         for name in mailboxes:
             self.create(name)
-        self.sent = Sent(ground.subfolder("sent"))
-        self.sink_port = ground.ports.next()
-        sink = ground.start("sink", [sys.executable, REAL / "sink.py", self.sink_port,
-                                     self.sent.folder, self.mailboxes.root])
-        self.oidc = TokenServer(ground, clients(), [{"mailbox": JANE, "shared": TEAM}])
-        sink.wait_for("its port", lambda: accepts(self.sink_port))
-        self.dovecot = Dovecot(ground, self.mailboxes, self.sink_port, self.oidc.issuer, self.oidc.key)
+        self.oidc = None
+        self.dovecot = None
+
+    def start(self):
+        sink_port = self.ground.ports.next()
+        sink = self.ground.start("sink", [sys.executable, REAL / "sink.py", sink_port,
+                                          self.sent.folder, self.mailboxes.root])
+        self.oidc = TokenServer(self.ground, clients(), [{"mailbox": JANE, "shared": TEAM}])
+        sink.wait_for("its port", lambda: accepts(sink_port))
+        self.dovecot = Dovecot(self.ground, self.mailboxes, sink_port, self.oidc.issuer, self.oidc.key)
         self.dovecot.start()
 
     def create(self, name):

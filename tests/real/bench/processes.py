@@ -3,6 +3,7 @@
 Whatever is started here is ended here, by its own process id.
 """
 
+import functools
 import itertools
 import os
 import random
@@ -40,6 +41,9 @@ class Ports:
     """
 
     def __init__(self):
+        for family, host in LOOPBACKS:
+            if not is_free(family, host, 0):
+                raise Failure(f"this machine has no {host}")
         self.candidates = random.sample(range(20000, 32000), 12000)
 
     def next(self):
@@ -117,13 +121,16 @@ class Ground:
     def __init__(self):
         self.folder = Path(tempfile.mkdtemp(prefix="gatepost-real-"))
         self.folder.chmod(0o755)
-        self.ports = Ports()
         self.processes = []
         self.visits = itertools.count(1)
         self.keep = True
 
     def __enter__(self):
         return self
+
+    @functools.cached_property
+    def ports(self):
+        return Ports()
 
     def __exit__(self, *_):
         for process in reversed(self.processes):
