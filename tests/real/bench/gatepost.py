@@ -128,13 +128,16 @@ class Gatepost:
     # --- process
 
     def start(self):
+        """Waits for its word that all listeners accept, and holds it to that."""
+        before = self.process.err.stat().st_size if self.process else 0
         self.process = self.ground.start(
             "gatepost", [self.binary, "run", "--config", self.configuration, "--log-format", "json"],
             env=self.environment())
-        self.process.wait_for("its listeners", self.accepts_everywhere)
-
-    def accepts_everywhere(self):
-        return all(accepts(port, host) for port in self.ports.values() for host in ["127.0.0.1", "::1"])
+        self.process.wait_for("its ready line", lambda: b"gatepost is ready" in self.process.err.read_bytes()[before:])
+        for (provider, protocol, tls), port in self.ports.items():
+            for host in ["127.0.0.1", "::1"]:
+                if not accepts(port, host):
+                    raise Failure(f"ready, but {protocol} {tls} of {provider} does not accept on {host}")
 
     def stop(self):
         """Stops it as a service manager does; it has to end by itself and well."""

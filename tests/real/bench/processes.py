@@ -67,9 +67,11 @@ def is_free(family, host, port):
 
 
 def accepts(port, host="127.0.0.1"):
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex((host, port)) == 0
+    try:
+        socket.create_connection((host, port), 1).close()
+    except OSError:
+        return False
+    return True
 
 
 class Process:

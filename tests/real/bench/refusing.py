@@ -19,6 +19,8 @@ def tests(gatepost):
         yield f"an unknown mailbox: {protocol}", lambda p=protocol: unknown_mailbox(gatepost, p)
         for kind in trap.KINDS:
             yield f"an upstream with {kind}: {protocol}", lambda k=kind, p=protocol: bad_upstream(gatepost, k, p)
+        yield f"a password in plain text before STARTTLS: {protocol}", lambda p=protocol: before_starttls(gatepost, p)
+        yield f"commands smuggled in behind STARTTLS: {protocol}", lambda p=protocol: smuggled(gatepost, p)
     yield "a password for one protocol", lambda: one_protocol(gatepost)
     yield "a password for one network", lambda: one_network(gatepost)
     yield "a new password counts at once, a revoked one no more", lambda: new_and_revoked(gatepost)
@@ -43,6 +45,32 @@ def unknown_mailbox(gatepost, protocol):
     right = gatepost.passwords[parts.SUPPORT]
     answer = try_password(gatepost, protocol, parts.mailbox("nobody"), right, GUESSER)
     must_begin(answer, WRONG_PASSWORD[protocol])
+
+
+def before_starttls(gatepost, protocol):
+    """Refused though it is right, and nothing of what upstream would say: RFC 2595, RFC 3207, RFC 4954."""
+    with Line(gatepost.port(protocol, "starttls")) as line:
+        greet(line, protocol)
+        answer = log_in(line, protocol, parts.SUPPORT, gatepost.passwords[parts.SUPPORT])
+    must_begin(answer, {"imap": "a1 NO [PRIVACYREQUIRED]", "pop3": "-ERR", "smtp": "5"}[protocol])
+
+
+def smuggled(gatepost, protocol):
+    """What came in plain text with STARTTLS must not be taken for something that came by TLS."""
+    command, injected = {"imap": ("s0 STARTTLS", "x1 CAPABILITY"), "pop3": ("STLS", "CAPA"),
+                         "smtp": ("STARTTLS", "EHLO evil.test")}[protocol]
+    with Line(gatepost.port(protocol, "starttls"), ca=gatepost.listener_certificate()) as line:
+        greet(line, protocol)
+        line.said.clear()
+        line.send(f"{command}\r\n{injected}")
+        line.read()
+        try:
+            line.encrypt()
+            after = line.read()
+        except OSError:  # closed, in the handshake or after it
+            return
+    if after:
+        raise Failure(f"the smuggled command was answered\n{line.talk()}")
 
 
 def bad_upstream(gatepost, kind, protocol):
