@@ -46,12 +46,14 @@ def without_proxies():
 
 
 def test_gatepost(gatepost, results):
-    if not results.run("gatepost starts", lambda: start(gatepost), always=True):
+    if not results.run("gatepost starts while the token endpoint hangs", lambda: start(gatepost), always=True):
         return
+    results.run(f"{passing.TOGETHER} logins at once cost one token", lambda: passing.one_token(gatepost), always=True)
     results.run_all(client_tests(gatepost), THREADS)
     results.run_all([*passing.tests(gatepost), *refusing.tests(gatepost)], THREADS)
     results.run("Dovecot stops and comes back", lambda: refusing.upstream_down(gatepost))
-    results.run("gatepost restarts", lambda: refusing.restart(gatepost))
+    results.run("the token endpoint hangs", lambda: refusing.token_endpoint_hangs(gatepost))
+    results.run("gatepost is stopped, killed and starts again", lambda: refusing.restart(gatepost))
     results.run("no secret in its arguments", lambda: leaks.arguments(gatepost))
     results.run("gatepost stops when it is asked to", gatepost.stop, always=True)
     results.run("no secret in its log", lambda: leaks.log(gatepost))
@@ -60,6 +62,7 @@ def test_gatepost(gatepost, results):
 
 def start(gatepost):
     gatepost.prepare()
+    gatepost.servers.oidc.process.pause()  # the next test resumes it
     gatepost.start()
 
 

@@ -8,6 +8,7 @@ import itertools
 import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -104,11 +105,19 @@ class Process:
         text = self.err.read_text(errors="replace") + self.out.read_text(errors="replace")
         return "\n".join(text.splitlines()[-lines:])
 
+    def pause(self):
+        """It takes connections and answers nothing, as a server in trouble does."""
+        self.popen.send_signal(signal.SIGSTOP)
+
+    def resume(self):
+        self.popen.send_signal(signal.SIGCONT)
+
     def stop(self, seconds=15):
         """Asks, waits, then insists. Answers the exit status, None if it had to be killed."""
         if self.popen.poll() is not None:
             return self.popen.returncode
         self.popen.terminate()
+        self.resume()
         try:
             return self.popen.wait(seconds)
         except subprocess.TimeoutExpired:

@@ -139,11 +139,29 @@ def upstream_down(gatepost):
             gatepost, p, parts.SUPPORT, gatepost.passwords[parts.SUPPORT]).startswith(WELCOME[p]), 10)
 
 
+def token_endpoint_hangs(gatepost):
+    """Who has a token notices nothing; once it has run out, one is told to come back, and nothing else."""
+    def login(mailbox, protocol):
+        return try_password(gatepost, protocol, mailbox, gatepost.passwords[mailbox])
+
+    gatepost.servers.oidc.process.pause()
+    try:
+        must_begin(login(gp.BRIEF, "imap"), WELCOME["imap"])
+        time.sleep(parts.BRIEF_LIFE + 1)
+        must_begin(login(gp.BRIEF, "imap"), TRY_LATER["imap"])
+        for protocol in PROTOCOLS:
+            must_begin(login(parts.SUPPORT, protocol), WELCOME[protocol])
+    finally:
+        gatepost.servers.oidc.process.resume()
+    wait_until("the token endpoint to be asked again", lambda: login(gp.BRIEF, "imap").startswith(WELCOME["imap"]), 60)
+
+
 def restart(gatepost):
     """Passwords and the rotated refresh token are on disk: nobody has to sign in anew."""
-    gatepost.stop()
-    gatepost.start()
-    for mailbox in [parts.SUPPORT, parts.JANE, gp.PRINTER]:
-        for protocol in PROTOCOLS:
-            answer = try_password(gatepost, protocol, mailbox, gatepost.passwords[mailbox])
-            must_begin(answer, WELCOME[protocol])
+    for end in [gatepost.stop, gatepost.kill]:
+        end()
+        gatepost.start()
+        for mailbox in [parts.SUPPORT, parts.JANE, gp.PRINTER]:
+            for protocol in PROTOCOLS:
+                answer = try_password(gatepost, protocol, mailbox, gatepost.passwords[mailbox])
+                must_begin(answer, WELCOME[protocol])
