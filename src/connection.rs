@@ -75,8 +75,10 @@ pub struct Door {
 enum Ending {
     /// Without a login.
     Closed(Closing),
-    /// The client went away before its login, or TLS with it failed.
+    /// The connection broke before its login.
     Lost(io::Error),
+    /// No TLS with the client.
+    Handshake(io::Error),
     /// After a session.
     Session(Relayed),
     /// gatepost was stopped during the session.
@@ -138,7 +140,7 @@ impl Connection {
         let Door { listener, server, tls, .. } = &*self.door;
         let mut stream = Stream::accepted(socket)?;
         if let (TlsMode::Implicit, Some(tls)) = (listener.tls, tls) {
-            stream = within(deadline, tls.accept(stream)).await?;
+            stream = handshake(deadline, tls.accept(stream)).await?;
         }
         let keywords = match listener.protocol {
             Protocol::Smtp => server.keywords().await,
@@ -277,7 +279,7 @@ impl Client {
         let Some(tls) = &door.tls else {
             return Err(io::Error::from(io::ErrorKind::Unsupported).into());
         };
-        self.stream = within(deadline, tls.accept(self.stream)).await?;
+        self.stream = handshake(deadline, tls.accept(self.stream)).await?;
         self.frontend.tls_started();
         Ok(self)
     }
@@ -330,6 +332,17 @@ async fn within<T>(
     }
 }
 
+/// A client that is set to plain, or that does not trust the certificate.
+async fn handshake(
+    deadline: Instant,
+    accept: impl Future<Output = io::Result<Stream>>,
+) -> Result<Stream, Ending> {
+    within(deadline, accept).await.map_err(|ending| match ending {
+        Ending::Lost(error) => Ending::Handshake(error),
+        other => other,
+    })
+}
+
 impl From<io::Error> for Ending {
     fn from(error: io::Error) -> Self {
         Self::Lost(error)
@@ -340,7 +353,16 @@ impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Closed(closing) => f.write_str(closing.text()),
-            Self::Lost(error) => write!(f, "the client went away before a login: {error}"),
+            Self::Lost(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                f.write_str(Closing::Quit.text())
+            }
+            Self::Lost(error) => write!(f, "broken off before a login: {error}"),
+            Self::Handshake(error) => {
+                write!(
+                    f,
+                    "no TLS with the client; is it set to plain, or mistrusts the certificate? {error}"
+                )
+            }
             Self::Session(Relayed { end: Ok(()), .. }) => f.write_str("session done"),
             Self::Session(Relayed { end: Err(error), .. }) => {
                 write!(f, "session broken off: {error}")

@@ -18,10 +18,13 @@ pub(super) enum LogFormat {
     Json,
 }
 
-/// Logs from now on; by default gatepost's own lines from INFO up, and warnings of libraries.
+/// gatepost's own lines from INFO up and warnings of libraries. The verifier of certificates calls a bad one an
+/// error; gatepost has it in the refusal, where it belongs.
+const DEFAULT: &str = "warn,gatepost=info,rustls_platform_verifier=off";
+
+/// Logs from now on.
 pub(super) fn start(format: LogFormat) {
-    let filter =
-        EnvFilter::try_from_env(FILTER).unwrap_or_else(|_| EnvFilter::new("warn,gatepost=info"));
+    let filter = EnvFilter::try_from_env(FILTER).unwrap_or_else(|_| EnvFilter::new(DEFAULT));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     match format {
         LogFormat::Text => log.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init(),

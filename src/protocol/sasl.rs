@@ -11,6 +11,7 @@ use base64::prelude::BASE64_STANDARD;
 use zeroize::Zeroize;
 
 use super::frontend::Login;
+use super::input::trim_spaces_end;
 use crate::secret::Secret;
 
 /// Scanners leave the padding out, so it is optional; anything else that is not base64 is refused.
@@ -116,6 +117,7 @@ impl Exchange {
 
     /// Takes a line of the client.
     pub(super) fn respond(&mut self, line: &[u8]) -> Progress {
+        let line = trim_spaces_end(line);
         if line == b"*" {
             return Progress::Failed(Failure::Cancelled);
         }

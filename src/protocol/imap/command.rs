@@ -15,15 +15,15 @@ const MAX_COMMAND: usize = MAX_LINE + 2 * MAX_LITERAL;
 /// Longest tag. No client is known to use more than twenty octets.
 const MAX_TAG: usize = 64;
 
-/// A part of a command.
-#[derive(Debug, PartialEq, Eq)]
+/// A part of a command. No `Debug` outside tests: it may be a password.
+#[cfg_attr(test, derive(Debug, PartialEq, Eq))]
 enum Piece {
     Text(Vec<u8>),
     Literal(Vec<u8>),
 }
 
 /// A whole command.
-#[derive(Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(Debug, PartialEq, Eq))]
 pub(super) struct Command {
     /// Printable, so that it can be sent back.
     pub(super) tag: String,
@@ -33,7 +33,7 @@ pub(super) struct Command {
 }
 
 /// What reading leads to.
-#[derive(Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(Debug, PartialEq, Eq))]
 pub(super) enum Reading {
     /// Send `+`, the client waits for it before its literal.
     Continue,

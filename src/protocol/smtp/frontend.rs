@@ -159,9 +159,11 @@ fn error(text: &str) -> Action {
     Action::Error(format!("{text}\r\n").into_bytes())
 }
 
-/// Keywords of the upstream's that are not passed on: gatepost has its own of the first two, and the
-/// others let a proxy speak for its client (Postfix, Dovecot), which is not for the client to do.
+/// Keywords of the upstream's that are not passed on: gatepost has its own of the first two, the next two are
+/// their kin in Exchange, and the last two let a proxy speak for its client (Postfix, Dovecot).
+const OWN: [&str; 6] = ["STARTTLS", "AUTH", "X-ANONYMOUSTLS", "X-EXPS", "XCLIENT", "XFORWARD"];
+
 fn is_own(keyword: &str) -> bool {
     let name = keyword.split([' ', '=']).next().unwrap_or_default();
-    ["STARTTLS", "AUTH", "XCLIENT", "XFORWARD"].iter().any(|own| own.eq_ignore_ascii_case(name))
+    OWN.iter().any(|own| own.eq_ignore_ascii_case(name))
 }
