@@ -146,7 +146,7 @@ fn show(emulator: &Emulator, ports: &Ports, file: &Path, password: &str) -> Resu
 Paste these into another terminal.
 
   List the inbox by IMAP:
-    {curl} 'imap://localhost:{imap}/INBOX' -X 'FETCH 1:* (FLAGS ENVELOPE)'
+    {curl} 'imap://localhost:{imap}/INBOX' -X 'FETCH 1:* (FLAGS INTERNALDATE RFC822.SIZE)'
 
   Fetch a message by POP3:
     {curl} 'pop3://localhost:{pop3}/1'

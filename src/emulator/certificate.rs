@@ -4,7 +4,7 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use rcgen::{
@@ -16,33 +16,24 @@ use tokio_rustls::{
     rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer},
 };
 
-use super::calendar::Moment;
-
 /// Long enough for a demo left running, and below the 398 days that some verifiers insist on.
 const LIFE: Duration = Duration::from_secs(90 * 86_400);
 
 /// Clocks of containers and their hosts differ; a day is more than any sane difference.
 const BACKDATED: Duration = Duration::from_secs(86_400);
 
-/// What [`make`] makes.
-pub(super) struct Certificate {
-    pub(super) acceptor: TlsAcceptor,
-    pub(super) ca_pem: String,
-}
-
-/// Makes an authority, a leaf for the loopback names, and a TLS acceptor that shows the leaf.
-pub(super) fn make() -> Result<Certificate, Box<dyn std::error::Error + Send + Sync>> {
-    let mut params = dated(Vec::new())?;
+/// A TLS acceptor that shows a certificate for the loopback names, and its authority in PEM.
+pub(super) fn make() -> Result<(TlsAcceptor, String), Box<dyn std::error::Error + Send + Sync>> {
+    let mut params = dated("gatepost emulator CA", Vec::new())?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    params.distinguished_name.push(DnType::CommonName, "gatepost emulator CA");
     let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
 
-    let mut params = dated(vec!["localhost".into(), "127.0.0.1".into(), "::1".into()])?;
+    let names = ["localhost", "127.0.0.1", "::1"].map(String::from);
+    let mut params = dated("localhost", names.to_vec())?;
     params.use_authority_key_identifier_extension = true;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    params.distinguished_name.push(DnType::CommonName, "localhost");
     let key = KeyPair::generate()?;
     let leaf = params.signed_by(&key, &authority)?;
 
@@ -54,15 +45,15 @@ pub(super) fn make() -> Result<Certificate, Box<dyn std::error::Error + Send + S
             vec![leaf.der().clone()],
             PrivateKeyDer::Pkcs8(key.serialize_der().into()),
         )?;
-    Ok(Certificate { acceptor: TlsAcceptor::from(Arc::new(config)), ca_pem: authority.pem() })
+    Ok((TlsAcceptor::from(Arc::new(config)), authority.pem()))
 }
 
-fn dated(names: Vec<String>) -> Result<CertificateParams, rcgen::Error> {
+fn dated(common_name: &str, names: Vec<String>) -> Result<CertificateParams, rcgen::Error> {
     let mut params = CertificateParams::new(names)?;
-    let now = SystemTime::now();
-    let (from, until) = (Moment::from(now - BACKDATED), Moment::from(now + LIFE));
-    params.not_before = date_time_ymd(from.year, from.month, from.day);
-    params.not_after = date_time_ymd(until.year, until.month, until.day);
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = date_time_ymd(1970, 1, 1) + since;
+    (params.not_before, params.not_after) = (now - BACKDATED, now + LIFE);
     params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, common_name);
     Ok(params)
 }

@@ -4,22 +4,20 @@
 //! back to that.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    SentMail, World,
-    mailbox::Message,
-    tokens::{self, Principal, Wanted, folded},
+    SentMail, World, locked,
+    tokens::{Principal, Wanted, folded, random_life},
 };
 
 /// A way for the upstream to refuse a login.
@@ -60,56 +58,50 @@ pub enum TokenFault {
 /// The handle for faults and counts; clones share the same emulator.
 #[derive(Clone)]
 pub struct Control {
-    world: Arc<World>,
+    pub(super) world: Arc<World>,
 }
 
-/// The state behind [`Control`], as the services see it.
+/// The faults that are set.
 #[derive(Default)]
 pub(super) struct Faults {
-    state: Mutex<State>,
-    token_requests: AtomicU64,
-    connections: AtomicU64,
-    live: AtomicU64,
-    logins: AtomicU64,
-    /// Places for concurrent SMTP sessions, by mailbox.
-    places: Mutex<HashMap<String, Arc<Semaphore>>>,
+    pub(super) tokens: VecDeque<TokenFault>,
+    pub(super) token_outage: Option<TokenFault>,
+    pub(super) token_delay: Duration,
+    pub(super) token_life: Option<Duration>,
+    pub(super) logins: VecDeque<LoginFault>,
+    pub(super) mail_outage: bool,
+    pub(super) challenge: bool,
+    /// Ends the mail sessions that hold a clone of it.
+    pub(super) sever: CancellationToken,
 }
 
+/// What happened so far.
 #[derive(Default)]
-struct State {
-    tokens: VecDeque<TokenFault>,
-    outage: Option<TokenFault>,
-    delay: Duration,
-    life: Option<Duration>,
-    logins: VecDeque<LoginFault>,
-    mail_outage: bool,
-    challenge: bool,
-    sever: CancellationToken,
+pub(super) struct Counts {
+    pub(super) token_requests: AtomicU64,
+    pub(super) connections: AtomicU64,
+    pub(super) logins: AtomicU64,
 }
 
 impl Control {
-    pub(super) fn new(world: Arc<World>) -> Self {
-        Self { world }
-    }
-
     /// Fails the next `count` token requests.
     pub fn fail_token_requests(&self, count: usize, fault: TokenFault) {
-        self.state().tokens.extend(std::iter::repeat_n(fault, count));
+        self.faults().tokens.extend(std::iter::repeat_n(fault, count));
     }
 
     /// Fails all token requests until this is called with `None`.
     pub fn set_token_outage(&self, fault: Option<TokenFault>) {
-        self.state().outage = fault;
+        self.faults().token_outage = fault;
     }
 
     /// Answers token requests only after this time.
     pub fn set_token_delay(&self, delay: Duration) {
-        self.state().delay = delay;
+        self.faults().token_delay = delay;
     }
 
     /// Life of the access tokens issued from now on; `None` is as [`super::Options`] has it.
     pub fn set_token_life(&self, life: Option<Duration>) {
-        self.state().life = life;
+        self.faults().token_life = life;
     }
 
     /// Makes the upstream refuse every access token issued so far.
@@ -119,7 +111,7 @@ impl Control {
 
     /// Revokes a user's refresh tokens, as a password change does.
     pub fn revoke_refresh_tokens(&self, user: &str) {
-        self.world.tokens.revoke_refresh_of(user);
+        self.world.tokens.revoke_refresh(|_, owner| owner == folded(user));
     }
 
     /// A new refresh token of a user.
@@ -129,90 +121,77 @@ impl Control {
 
     /// An access token with all mail permissions: a user's, or the app's own for `None`.
     pub fn issue_access_token(&self, user: Option<&str>) -> String {
-        let (principal, names) = match user {
-            Some(user) => (Principal::User(folded(user)), super::entra::DELEGATED),
-            None => (Principal::App, super::entra::ROLES),
-        };
-        self.world.tokens.access(Wanted {
-            principal,
-            audience: "https://outlook.office.com".into(),
-            permissions: names.iter().map(|name| (*name).to_owned()).collect(),
-            life: self.world.life(),
-        })
+        let principal = user.map_or(Principal::App, |user| Principal::User(folded(user)));
+        let audience = "https://outlook.office.com".to_owned();
+        let permissions = principal.mail_permissions();
+        let life = self.world.token_life();
+        self.world.tokens.access(Wanted { principal, audience, permissions, life })
     }
 
     /// Refuses the next `count` upstream logins, of whatever protocol.
     pub fn fail_logins(&self, count: usize, fault: LoginFault) {
-        self.state().logins.extend(std::iter::repeat_n(fault, count));
+        self.faults().logins.extend(std::iter::repeat_n(fault, count));
     }
 
     /// Whether mail connections are closed as soon as they are made.
     pub fn set_mail_outage(&self, on: bool) {
-        self.state().mail_outage = on;
+        self.faults().mail_outage = on;
     }
 
     /// Whether a failed login is told by a base64 JSON challenge first, which wants an empty line.
     pub fn set_challenge(&self, on: bool) {
-        self.state().challenge = on;
+        self.faults().challenge = on;
     }
 
     /// Cuts all mail sessions that are open now.
     pub fn disconnect_all(&self) {
-        std::mem::take(&mut self.state().sever).cancel();
+        std::mem::take(&mut self.faults().sever).cancel();
     }
 
     /// Takes back all faults; tokens stay revoked.
     pub fn clear_faults(&self) {
-        let mut state = self.state();
-        let sever = state.sever.clone();
-        *state = State { sever, ..State::default() };
+        let mut faults = self.faults();
+        *faults = Faults { sever: faults.sever.clone(), ..Faults::default() };
     }
 
     /// Token requests so far, failed ones too.
     pub fn token_requests(&self) -> u64 {
-        self.world.faults.token_requests.load(Ordering::Relaxed)
+        self.world.counts.token_requests.load(Ordering::Relaxed)
     }
 
     /// Mail connections accepted so far.
     pub fn connections(&self) -> u64 {
-        self.world.faults.connections.load(Ordering::Relaxed)
+        self.world.counts.connections.load(Ordering::Relaxed)
     }
 
     /// Mail connections open now.
     pub fn live_connections(&self) -> u64 {
-        self.world.faults.live.load(Ordering::Relaxed)
+        self.world.sessions.len() as u64
     }
 
     /// Successful mail logins so far.
     pub fn logins(&self) -> u64 {
-        self.world.faults.logins.load(Ordering::Relaxed)
+        self.world.counts.logins.load(Ordering::Relaxed)
     }
 
     /// Puts a message into a mailbox's inbox; `false` if there is no such mailbox.
     pub fn deliver(&self, mailbox: &str, message: &[u8]) -> bool {
-        self.world.mail.store(mailbox, "INBOX", message, Default::default()).is_some()
+        self.world.mail.store(mailbox, "INBOX", message, &[])
     }
 
     /// The messages in a folder of a mailbox, oldest first.
     pub fn messages(&self, mailbox: &str, folder: &str) -> Vec<Vec<u8>> {
-        let octets = |message: &Message| message.data.to_vec();
-        let read = self.world.mail.read(mailbox, |folders| {
-            folders.get(folder).map(|folder| folder.messages.iter().map(octets).collect())
-        });
-        read.flatten().unwrap_or_default()
+        let messages = self.world.mail.messages(mailbox, folder);
+        messages.iter().map(|message| message.data.to_vec()).collect()
     }
 
     /// Mail sent to addresses that are not emulated, oldest first.
     pub fn sent_elsewhere(&self) -> Vec<SentMail> {
-        self.world.mail.sent_elsewhere()
+        locked(&self.world.mail.elsewhere).clone()
     }
 
-    pub(super) fn tenant(&self) -> &str {
-        &self.world.options.app.tenant
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.world.faults.state()
+    fn faults(&self) -> MutexGuard<'_, Faults> {
+        locked(&self.world.faults)
     }
 }
 
@@ -224,65 +203,8 @@ impl fmt::Debug for Control {
 
 impl World {
     /// The life of an access token issued now.
-    pub(super) fn life(&self) -> Duration {
-        self.faults.state().life.or(self.options.token_life).unwrap_or_else(tokens::random_life)
-    }
-}
-
-impl Faults {
-    /// Counts a token request; the answer is how long to wait, and how to fail, if at all.
-    pub(super) fn token_request(&self) -> (Duration, Option<TokenFault>) {
-        self.token_requests.fetch_add(1, Ordering::Relaxed);
-        let mut state = self.state();
-        let fault = state.outage.or_else(|| state.tokens.pop_front());
-        (state.delay, fault)
-    }
-
-    pub(super) fn next_login_fault(&self) -> Option<LoginFault> {
-        self.state().logins.pop_front()
-    }
-
-    pub(super) fn count_login(&self) {
-        self.logins.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn mail_outage(&self) -> bool {
-        self.state().mail_outage
-    }
-
-    pub(super) fn challenge(&self) -> bool {
-        self.state().challenge
-    }
-
-    pub(super) fn severed(&self) -> CancellationToken {
-        self.state().sever.clone()
-    }
-
-    /// One of so many places for concurrent SMTP sessions of this mailbox, if one is free.
-    pub(super) fn smtp_place(&self, mailbox: &str, places: usize) -> Option<OwnedSemaphorePermit> {
-        let mut all = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_mailbox =
-            all.entry(mailbox.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(places)));
-        of_mailbox.clone().try_acquire_owned().ok()
-    }
-
-    /// Counts a connection until the answer is dropped.
-    pub(super) fn count_connection(&self) -> Counted<'_> {
-        self.connections.fetch_add(1, Ordering::Relaxed);
-        self.live.fetch_add(1, Ordering::Relaxed);
-        Counted(&self.live)
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A connection that is counted as live.
-pub(super) struct Counted<'a>(&'a AtomicU64);
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+    pub(super) fn token_life(&self) -> Duration {
+        let asked = locked(&self.faults).token_life.or(self.options.token_life);
+        asked.unwrap_or_else(random_life)
     }
 }

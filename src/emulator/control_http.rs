@@ -1,154 +1,112 @@
 //! The faults over HTTP, for shell scripts, on the token endpoint's server.
 //!
-//! Everything that changes something is a POST with a form (`curl -d name=value`), answered by 204, or
-//! by 400 and the reason in words:
+//! Everything is a POST with a form (`curl -d name=value`), but for the two that only look:
 //!
 //! | path | fields |
 //! | --- | --- |
-//! | `POST /emulator/token-fault` | `count` (1), and `status` with `retry_after` if wanted, or `aadsts`, or `closed` |
-//! | `POST /emulator/token-outage` | as above, until `off` |
-//! | `POST /emulator/token-delay` | `milliseconds` |
-//! | `POST /emulator/token-life` | `seconds`; none for the default |
-//! | `POST /emulator/revoke-access` | |
-//! | `POST /emulator/revoke-refresh` | `user` |
-//! | `POST /emulator/login-fault` | `kind`: `auth-failed`, `not-connected`, `smtp-auth-disabled`, `throttled` (`milliseconds`), `connection-limit`; `count` (1) |
-//! | `POST /emulator/mail-outage`, `POST /emulator/challenge` | `off` to end it |
-//! | `POST /emulator/disconnect` | cuts all mail sessions |
-//! | `POST /emulator/deliver` | `mailbox`, `message` |
-//! | `POST /emulator/clear` | takes back all faults |
-//! | `POST /emulator/refresh-token` | `user`; the answer is the token |
-//! | `POST /emulator/access-token` | `user`, none for app-only; the answer is the token |
-//! | `GET /emulator/state` | counts, as JSON |
-//! | `GET /emulator/sent` | mail sent elsewhere, as JSON |
-//! | `GET /emulator/messages` | `mailbox`, `folder` (INBOX): messages, as JSON |
-//! | `GET /emulator/ca.pem` | the CA |
+//! | `/emulator/token-fault` | `status` with `retry_after` if wanted, or `aadsts`, or `closed`; `count` (1) |
+//! | `/emulator/token-outage` | as above, until `off` |
+//! | `/emulator/token-life` | `seconds`; none for the default |
+//! | `/emulator/revoke-access`, `/emulator/revoke-refresh` | `user` for the latter |
+//! | `/emulator/login-fault` | `kind`: `auth-failed`, `not-connected`, `smtp-auth-disabled`, `throttled`, `connection-limit`; `count` (1) |
+//! | `/emulator/mail-outage` | until `off` |
+//! | `/emulator/disconnect`, `/emulator/clear` | |
+//! | `/emulator/deliver` | `mailbox`, `message` |
+//! | `/emulator/refresh-token`, `/emulator/access-token` | `user` (none: app-only); the answer is the token |
+//! | `GET /emulator/state`, `GET /emulator/ca.pem` | counts as JSON; the CA |
 //!
 //! Invariant: whatever can be done here can be done with [`Control`], and nothing else.
 
-use std::{sync::Arc, time::Duration};
+use std::{str::FromStr, sync::Arc, time::Duration};
 
 use axum::{
     http::{Method, StatusCode},
     response::{IntoResponse, Response},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::{Control, LoginFault, SentMail, TokenFault, World, entra::Form};
+use super::{Control, LoginFault, TokenFault, World, entra::Form};
 
-/// Why a request was not understood.
-type Complaint = String;
-
-/// Answers one request to `/emulator/{action}`.
+/// Answers one request to `/emulator/{action}`: 200 with a text, 204, or 400 and the reason.
 pub(super) fn answer(world: &Arc<World>, method: &Method, action: &str, form: &Form) -> Response {
-    let control = Control::new(world.clone());
-    let done = match *method {
-        Method::GET => look(world, &control, action, form),
-        Method::POST => change(&control, action, form),
-        _ => return StatusCode::METHOD_NOT_ALLOWED.into_response(),
-    };
-    match done {
-        Ok(Some(text)) => text.into_response(),
-        Ok(None) => StatusCode::NO_CONTENT.into_response(),
-        Err(complaint) => (StatusCode::BAD_REQUEST, format!("{complaint}\n")).into_response(),
-    }
-}
-
-fn look(
-    world: &World,
-    control: &Control,
-    action: &str,
-    form: &Form,
-) -> Result<Option<String>, Complaint> {
-    let text = |octets: &[u8]| Value::from(String::from_utf8_lossy(octets));
-    Ok(Some(match action {
-        "ca.pem" => world.ca_pem.clone(),
-        "state" => json!({
+    let control = Control { world: world.clone() };
+    let done = match (method, action) {
+        (&Method::GET, "ca.pem") => Ok(world.ca_pem.clone()),
+        (&Method::GET, "state") => Ok(json!({
             "token_requests": control.token_requests(),
             "connections": control.connections(),
             "live_connections": control.live_connections(),
             "logins": control.logins(),
         })
-        .to_string(),
-        "sent" => {
-            let mail = |m: SentMail| json!({ "sender": m.sender, "recipients": m.recipients, "data": text(&m.data) });
-            Value::from_iter(control.sent_elsewhere().into_iter().map(mail)).to_string()
-        }
-        "messages" => {
-            let folder = form.get("folder").map_or("INBOX", String::as_str);
-            let messages = control.messages(word(form, "mailbox")?, folder);
-            Value::from_iter(messages.iter().map(|octets| text(octets))).to_string()
-        }
-        other => return Err(format!("no such path for GET: {other}")),
-    }))
+        .to_string()),
+        (&Method::POST, _) => change(&control, action, form),
+        _ => return StatusCode::NOT_FOUND.into_response(),
+    };
+    match done {
+        Ok(text) if text.is_empty() => StatusCode::NO_CONTENT.into_response(),
+        Ok(text) => text.into_response(),
+        Err(reason) => (StatusCode::BAD_REQUEST, format!("{reason}\n")).into_response(),
+    }
 }
 
-fn change(control: &Control, action: &str, form: &Form) -> Result<Option<String>, Complaint> {
+fn change(control: &Control, action: &str, form: &Form) -> Result<String, String> {
     let on = !form.contains_key("off");
+    let count = number(form, "count")?.unwrap_or(1);
     match action {
-        "token-fault" => control.fail_token_requests(count(form)?, token_fault(form)?),
-        "token-outage" => {
-            control.set_token_outage(if on { Some(token_fault(form)?) } else { None })
+        "token-fault" => control.fail_token_requests(count, token_fault(form)?),
+        "token-outage" => control.set_token_outage(on.then(|| token_fault(form)).transpose()?),
+        "token-life" => {
+            control.set_token_life(number(form, "seconds")?.map(Duration::from_secs));
         }
-        "token-delay" => {
-            control.set_token_delay(Duration::from_millis(number(form, "milliseconds")?))
-        }
-        "token-life" if form.contains_key("seconds") => {
-            control.set_token_life(Some(Duration::from_secs(number(form, "seconds")?)));
-        }
-        "token-life" => control.set_token_life(None),
         "revoke-access" => control.revoke_access_tokens(),
         "revoke-refresh" => control.revoke_refresh_tokens(word(form, "user")?),
-        "login-fault" => control.fail_logins(count(form)?, login_fault(form)?),
+        "login-fault" => control.fail_logins(count, login_fault(form)?),
         "mail-outage" => control.set_mail_outage(on),
-        "challenge" => control.set_challenge(on),
         "disconnect" => control.disconnect_all(),
         "clear" => control.clear_faults(),
         "deliver" => {
-            let mailbox = word(form, "mailbox")?;
-            if !control.deliver(mailbox, word(form, "message")?.as_bytes()) {
-                return Err(format!("no such mailbox: {mailbox}"));
-            }
+            let (mailbox, message) = (word(form, "mailbox")?, word(form, "message")?);
+            return control
+                .deliver(mailbox, message.as_bytes())
+                .then(String::new)
+                .ok_or_else(|| format!("no such mailbox: {mailbox}"));
         }
-        "refresh-token" => return Ok(Some(control.issue_refresh_token(word(form, "user")?))),
+        "refresh-token" => return Ok(control.issue_refresh_token(word(form, "user")?)),
         "access-token" => {
-            return Ok(Some(control.issue_access_token(form.get("user").map(String::as_str))));
+            return Ok(control.issue_access_token(form.get("user").map(String::as_str)));
         }
-        other => return Err(format!("no such path for POST: {other}")),
+        other => return Err(format!("no such action: {other}")),
     }
-    Ok(None)
+    Ok(String::new())
 }
 
-fn token_fault(form: &Form) -> Result<TokenFault, Complaint> {
+fn token_fault(form: &Form) -> Result<TokenFault, String> {
     if form.contains_key("closed") {
         return Ok(TokenFault::Closed);
     }
-    if form.contains_key("aadsts") {
-        return Ok(TokenFault::Aadsts(number(form, "aadsts")?));
+    if let Some(code) = number(form, "aadsts")? {
+        return Ok(TokenFault::Aadsts(code));
     }
-    let retry_after =
-        form.contains_key("retry_after").then(|| number(form, "retry_after")).transpose()?;
-    Ok(TokenFault::Status { status: number(form, "status")?, retry_after })
+    let status = number(form, "status")?.ok_or("status, aadsts or closed is missing")?;
+    Ok(TokenFault::Status { status, retry_after: number(form, "retry_after")? })
 }
 
-fn login_fault(form: &Form) -> Result<LoginFault, Complaint> {
+fn login_fault(form: &Form) -> Result<LoginFault, String> {
     Ok(match word(form, "kind")? {
         "auth-failed" => LoginFault::AuthFailed,
         "not-connected" => LoginFault::NotConnected,
         "smtp-auth-disabled" => LoginFault::SmtpAuthDisabled,
-        "throttled" => LoginFault::Throttled { milliseconds: number(form, "milliseconds")? },
+        "throttled" => LoginFault::Throttled { milliseconds: 5_000 },
         "connection-limit" => LoginFault::ConnectionLimit,
         other => return Err(format!("no such kind: {other}")),
     })
 }
 
-fn count(form: &Form) -> Result<usize, Complaint> {
-    if form.contains_key("count") { number(form, "count") } else { Ok(1) }
+fn number<T: FromStr>(form: &Form, name: &str) -> Result<Option<T>, String> {
+    let value = form.get(name).map(|value| value.parse());
+    value.transpose().map_err(|_| format!("{name} must be a number"))
 }
 
-fn number<T: std::str::FromStr>(form: &Form, name: &str) -> Result<T, Complaint> {
-    word(form, name)?.parse().map_err(|_| format!("{name} must be a number"))
-}
-
-fn word<'a>(form: &'a Form, name: &str) -> Result<&'a str, Complaint> {
+fn word<'a>(form: &'a Form, name: &str) -> Result<&'a str, String> {
     form.get(name).map(String::as_str).ok_or_else(|| format!("{name} is missing"))
 }

@@ -3,28 +3,25 @@
 //! `gatepost demo` shows the product with it and the tests judge the proxy with it. It takes nothing
 //! but XOAUTH2, and on request it fails in the ways that the real services fail ([`Control`]).
 //!
-//! | file | what it holds |
-//! | --- | --- |
-//! | `mod` | [`Emulator`], [`Options`]: start, listen, stop |
-//! | `control`, `control_http` | faults on request, from Rust and over HTTP |
-//! | `entra` | the token endpoint |
-//! | `tokens` | tokens, their life, and the mailboxes that they open |
-//! | `sasl` | the XOAUTH2 exchange, as the server sees it |
-//! | `mailbox`, `samples` | messages in memory, shared by the three protocols |
-//! | `imap`, `pop3`, `smtp` | one session each |
-//! | `wire`, `certificate`, `calendar` | lines and TLS, the CA, dates |
+//! [`Emulator`] starts it; `control` and `control_http` take the faults on request. `entra` issues what
+//! `tokens` holds, `sasl` asks for it; `imap`, `pop3` and `smtp` hold one session each over a `wire`, and
+//! share what is in `mailbox`.
 //!
 //! Invariant: nothing here is imported from the rest of the crate. The emulator shares no parser and
 //! no constant with the proxy, so that a mistake there cannot cancel itself out here.
 
 use std::{
+    collections::HashMap,
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -49,18 +46,17 @@ mod wire;
 pub use control::{Control, LoginFault, TokenFault};
 pub use mailbox::SentMail;
 
-use control::Faults;
+use control::{Counts, Faults};
 use mailbox::PostOffice;
-use tokens::Tokens;
+use tokens::{Tokens, folded};
 use wire::Wire;
 
 /// A running upstream and token endpoint; they end when this is dropped.
 pub struct Emulator {
     control: Control,
-    ca_pem: String,
     token: SocketAddr,
     mail: Vec<(Protocol, Tls, SocketAddr)>,
-    tasks: TaskTracker,
+    listeners: TaskTracker,
     stop: DropGuard,
 }
 
@@ -176,28 +172,22 @@ struct World {
     options: Options,
     tokens: Tokens,
     mail: PostOffice,
-    faults: Faults,
+    faults: Mutex<Faults>,
+    counts: Counts,
+    /// Places for concurrent SMTP sessions, by mailbox.
+    smtp_places: HashMap<String, Arc<Semaphore>>,
     acceptor: TlsAcceptor,
     ca_pem: String,
+    sessions: TaskTracker,
     stop: CancellationToken,
 }
 
 impl Emulator {
     /// Binds seven ports on the loopback addresses and serves them until stopped or dropped.
     pub async fn start(options: Options) -> io::Result<Self> {
-        let certificate = certificate::make().map_err(io::Error::other)?;
         let ports = options.ports;
-        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let guard = stop.clone().drop_guard();
-        let world = Arc::new(World {
-            tokens: Tokens::new(&options),
-            mail: PostOffice::new(&options.mailboxes),
-            faults: Faults::default(),
-            acceptor: certificate.acceptor,
-            ca_pem: certificate.ca_pem.clone(),
-            stop: stop.clone(),
-            options,
-        });
+        let world = Arc::new(World::new(options).map_err(io::Error::other)?);
+        let (listeners, stop) = (TaskTracker::new(), world.stop.clone().drop_guard());
         let mut mail = Vec::new();
         for (protocol, tls, port) in [
             (Protocol::Imap, Tls::StartTls, ports.imap),
@@ -207,38 +197,31 @@ impl Emulator {
             (Protocol::Smtp, Tls::StartTls, ports.smtp),
             (Protocol::Smtp, Tls::Implicit, ports.smtps),
         ] {
-            let (address, listeners) = bind(port).await?;
+            let (address, bound) = bind(port).await?;
             mail.push((protocol, tls, address));
-            for listener in listeners {
-                let accepting =
-                    accept(listener, protocol, tls, world.clone(), tasks.clone(), stop.clone());
-                tasks.spawn(accepting);
+            for listener in bound {
+                listeners.spawn(accept(listener, protocol, tls, world.clone()));
             }
         }
-        let (token, listeners) = bind(ports.token).await?;
-        for listener in listeners {
-            tasks.spawn(entra::serve(listener, world.clone(), stop.clone()));
+        let (token, bound) = bind(ports.token).await?;
+        for listener in bound {
+            listeners.spawn(entra::serve(listener, world.clone()));
         }
-        Ok(Self {
-            control: Control::new(world),
-            ca_pem: certificate.ca_pem,
-            token,
-            mail,
-            tasks,
-            stop: guard,
-        })
+        Ok(Self { control: Control { world }, token, mail, listeners, stop })
     }
 
     /// Closes all listeners and sessions, and returns when the last one has ended.
     pub async fn stop(self) {
         drop(self.stop);
-        self.tasks.close();
-        self.tasks.wait().await;
+        for tasks in [&self.listeners, &self.control.world.sessions] {
+            tasks.close();
+            tasks.wait().await;
+        }
     }
 
     /// The CA that issued the certificate of all mail ports (for `localhost`, `127.0.0.1` and `::1`).
     pub fn ca_pem(&self) -> &str {
-        &self.ca_pem
+        &self.control.world.ca_pem
     }
 
     /// IPv4 address of a mail port; the same port is open on `::1` where that exists.
@@ -264,7 +247,8 @@ impl Emulator {
 
     /// The v2.0 token endpoint of the app's tenant.
     pub fn token_url(&self) -> String {
-        format!("http://{}/{}/oauth2/v2.0/token", self.token, self.control.tenant())
+        let tenant = &self.control.world.options.app.tenant;
+        format!("http://{}/{tenant}/oauth2/v2.0/token", self.token)
     }
 
     /// Where the faults can be had over HTTP, without a slash at the end.
@@ -283,28 +267,39 @@ impl Emulator {
     }
 }
 
+impl World {
+    fn new(options: Options) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let (acceptor, ca_pem) = certificate::make()?;
+        let places = |mailbox: &String| {
+            (folded(mailbox), Arc::new(Semaphore::new(options.smtp_connections)))
+        };
+        Ok(Self {
+            tokens: Tokens::new(options.clone()),
+            mail: PostOffice::new(&options.mailboxes),
+            faults: Mutex::default(),
+            counts: Counts::default(),
+            smtp_places: options.mailboxes.iter().map(places).collect(),
+            acceptor,
+            ca_pem,
+            sessions: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            options,
+        })
+    }
+}
+
 /// Listens on 127.0.0.1 and, if that works, on the same port of ::1, since `localhost` is both.
 async fn bind(port: u16) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
     let first = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
     let address = first.local_addr()?;
-    let mut listeners = vec![first];
-    if let Ok(second) = TcpListener::bind((Ipv6Addr::LOCALHOST, address.port())).await {
-        listeners.push(second);
-    }
-    Ok((address, listeners))
+    let second = TcpListener::bind((Ipv6Addr::LOCALHOST, address.port())).await;
+    Ok((address, [Ok(first), second].into_iter().flatten().collect()))
 }
 
-async fn accept(
-    listener: TcpListener,
-    protocol: Protocol,
-    tls: Tls,
-    world: Arc<World>,
-    tasks: TaskTracker,
-    stop: CancellationToken,
-) {
+async fn accept(listener: TcpListener, protocol: Protocol, tls: Tls, world: Arc<World>) {
     loop {
         let accepted = tokio::select! {
-            () = stop.cancelled() => return,
+            () = world.stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         let Ok((stream, _)) = accepted else {
@@ -312,14 +307,15 @@ async fn accept(
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let (world, stop) = (world.clone(), stop.clone());
-        tasks.spawn(async move {
-            let _counted = world.faults.count_connection();
-            let severed = world.faults.severed();
+        world.counts.connections.fetch_add(1, Ordering::Relaxed);
+        let severed = locked(&world.faults).sever.clone();
+        let session = session(stream, protocol, tls, world.clone());
+        let stop = world.stop.clone();
+        world.sessions.spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = severed.cancelled() => {}
-                ended = session(stream, protocol, tls, &world) => debug!(?protocol, ?ended, "session ended"),
+                ended = session => debug!(?protocol, ?ended, "session ended"),
             }
         });
     }
@@ -329,9 +325,9 @@ async fn session(
     stream: TcpStream,
     protocol: Protocol,
     tls: Tls,
-    world: &Arc<World>,
+    world: Arc<World>,
 ) -> io::Result<()> {
-    if world.faults.mail_outage() {
+    if locked(&world.faults).mail_outage {
         return Ok(());
     }
     stream.set_nodelay(true)?;
@@ -340,8 +336,13 @@ async fn session(
         wire.start_tls(&world.acceptor).await?;
     }
     match protocol {
-        Protocol::Imap => imap::serve(wire, world).await,
-        Protocol::Pop3 => pop3::serve(wire, world).await,
-        Protocol::Smtp => smtp::serve(wire, world).await,
+        Protocol::Imap => imap::serve(wire, &world).await,
+        Protocol::Pop3 => pop3::serve(wire, &world).await,
+        Protocol::Smtp => smtp::serve(wire, &world).await,
     }
+}
+
+/// Locks, also behind a panic: the emulator's state is whole between any two statements.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,19 +5,10 @@
 
 use std::{collections::BTreeSet, io};
 
-use super::{
-    LoginFault, Protocol, World,
-    mailbox::Message,
-    sasl::{self, RESPONSE_LIMIT},
-    tokens::Grant,
-    wire::{Line, Wire},
-};
+use super::{LoginFault, Protocol, World, locked, mailbox::Message, sasl, wire::Wire};
 
 /// RFC 2449 section 4 allows commands of 255 octets.
 const COMMAND_LIMIT: usize = 255;
-
-/// What Exchange says to a login that it does not like.
-const REFUSED: &str = "-ERR Authentication failure: unknown user name or bad password.";
 
 struct Session<'a> {
     world: &'a World,
@@ -27,7 +18,7 @@ struct Session<'a> {
 
 /// An inbox as it was at the login.
 struct Maildrop {
-    grant: Grant,
+    mailbox: String,
     messages: Vec<Message>,
     deleted: BTreeSet<u32>,
 }
@@ -37,174 +28,149 @@ pub(super) async fn serve(wire: Wire, world: &World) -> io::Result<()> {
     let mut session = Session { world, wire, maildrop: None };
     session.wire.say_line("+OK The Microsoft Exchange POP3 service is ready. [RQBNAFUA]").await?;
     loop {
-        let Line::Complete(line) = session.wire.line(COMMAND_LIMIT).await? else {
+        let Some(line) = session.wire.line(COMMAND_LIMIT).await? else {
             session.wire.say_line("-ERR Protocol error. 19").await?;
             continue;
         };
         let line = String::from_utf8_lossy(&line).into_owned();
         let (verb, rest) = line.split_once(' ').unwrap_or((&line, ""));
-        let verb = verb.to_ascii_uppercase();
-        if verb == "QUIT" {
-            session.update();
-            session.wire.say_line("+OK Microsoft Exchange Server POP3 server signing off.").await?;
-            return session.wire.close().await;
-        }
-        match session.maildrop.is_some() {
-            false => session.authorization(&verb, rest.trim()).await?,
-            true => session.transaction(&verb, rest.trim()).await?,
+        match (verb.to_ascii_uppercase().as_str(), &mut session.maildrop) {
+            ("QUIT", _) => {
+                session.update();
+                let bye = "+OK Microsoft Exchange Server POP3 server signing off.";
+                session.wire.say_line(bye).await?;
+                return session.wire.close().await;
+            }
+            ("CAPA", _) => session.capabilities().await?,
+            (verb, None) => session.authorization(verb, rest.trim()).await?,
+            (verb, Some(maildrop)) => {
+                let reply = maildrop.transaction(verb, rest.trim());
+                let reply = reply.unwrap_or_else(|| b"-ERR Protocol error. 14\r\n".to_vec());
+                session.wire.say(reply).await?;
+            }
         }
     }
 }
 
 impl Session<'_> {
-    async fn authorization(&mut self, verb: &str, rest: &str) -> io::Result<()> {
-        match verb {
-            "CAPA" => self.capabilities().await,
-            "STLS" if !self.wire.encrypted() => {
-                self.wire.say_line("+OK Begin TLS negotiation.").await?;
-                self.wire.start_tls(&self.world.acceptor).await
-            }
-            "AUTH" if rest.is_empty() => self.wire.say("+OK\r\nPLAIN\r\nXOAUTH2\r\n.\r\n").await,
-            "AUTH" if self.wire.encrypted() && rest.eq_ignore_ascii_case("XOAUTH2") => {
-                self.authenticate().await
-            }
-            // an initial response is refused, as Exchange does: it wants two lines
-            "AUTH" => self.wire.say_line("-ERR Protocol error. 18").await,
-            "USER" if self.wire.encrypted() => self.wire.say_line("+OK").await,
-            "PASS" if self.wire.encrypted() => {
-                self.wire.say_line("-ERR Logon failure: unknown user name or bad password.").await
-            }
-            _ => self.wire.say_line("-ERR Command is not valid in this state.").await,
-        }
-    }
-
     async fn capabilities(&mut self) -> io::Result<()> {
         let methods =
             if self.wire.encrypted() { "SASL PLAIN XOAUTH2\r\nUSER\r\n" } else { "STLS\r\n" };
         self.wire.say(format!("+OK\r\nTOP\r\nUIDL\r\n{methods}.\r\n")).await
     }
 
-    async fn authenticate(&mut self) -> io::Result<()> {
-        self.wire.say_line("+ ").await?;
-        let Line::Complete(response) = self.wire.line(RESPONSE_LIMIT).await? else {
-            return self.wire.say_line("-ERR Protocol error. 19").await;
+    async fn authorization(&mut self, verb: &str, rest: &str) -> io::Result<()> {
+        let reply = match (verb, self.wire.encrypted()) {
+            ("STLS", false) => {
+                self.wire.say_line("+OK Begin TLS negotiation.").await?;
+                return self.wire.start_tls(&self.world.acceptor).await;
+            }
+            ("AUTH", _) if rest.is_empty() => "+OK\r\nPLAIN\r\nXOAUTH2\r\n.",
+            ("AUTH", true) if rest.eq_ignore_ascii_case("XOAUTH2") => return self.login().await,
+            // an initial response is refused, as Exchange does: it wants two lines
+            ("AUTH", _) => "-ERR Protocol error. 18",
+            ("USER", true) => "+OK",
+            ("PASS", true) => "-ERR Logon failure: unknown user name or bad password.",
+            _ => "-ERR Command is not valid in this state.",
         };
-        if response == b"*" {
-            return self.wire.say_line("-ERR The authentication was cancelled.").await;
-        }
-        let fault = match sasl::login(self.world, Protocol::Pop3, &response) {
+        self.wire.say_line(reply).await
+    }
+
+    async fn login(&mut self) -> io::Result<()> {
+        let login = sasl::xoauth2(self.world, &mut self.wire, Protocol::Pop3, None).await?;
+        let reply = match login {
             Ok(grant) => {
-                let inbox = self.world.mail.read(&grant.mailbox, |folders| {
-                    folders.get("INBOX").map(|inbox| inbox.messages.clone()).unwrap_or_default()
-                });
-                let messages = inbox.unwrap_or_default();
-                self.maildrop = Some(Maildrop { grant, messages, deleted: BTreeSet::new() });
-                return self.wire.say_line("+OK User successfully authenticated.").await;
+                let (messages, deleted) =
+                    (self.world.mail.messages(&grant.mailbox, "INBOX"), BTreeSet::new());
+                self.maildrop = Some(Maildrop { mailbox: grant.mailbox, messages, deleted });
+                "+OK User successfully authenticated.".to_owned()
             }
-            Err(fault) => fault,
-        };
-        if let Some(challenge) = sasl::challenge(self.world, fault) {
-            self.wire.say_line(&format!("+ {challenge}")).await?;
-            self.wire.line(COMMAND_LIMIT).await?;
-        }
-        let reply = match fault {
-            LoginFault::AuthFailed | LoginFault::SmtpAuthDisabled => REFUSED.to_owned(),
-            LoginFault::NotConnected => "-ERR User is authenticated but not connected.".to_owned(),
-            LoginFault::Throttled { milliseconds } => {
-                format!(
-                    "-ERR Request is throttled. Suggested Backoff Time: {milliseconds} milliseconds"
-                )
-            }
-            LoginFault::ConnectionLimit => "-ERR Server Unavailable. 21".to_owned(),
+            Err(fault) => refusal(fault),
         };
         self.wire.say_line(&reply).await
     }
 
-    async fn transaction(&mut self, verb: &str, rest: &str) -> io::Result<()> {
-        if verb == "CAPA" {
-            return self.capabilities().await;
-        }
-        let Some(maildrop) = &mut self.maildrop else { return Ok(()) };
-        let mut words = rest.split_whitespace();
-        let number = words.next();
-        let reply = match verb {
-            "STAT" => {
-                let (count, size) = maildrop.statistics();
-                Some(format!("+OK {count} {size}\r\n").into_bytes())
-            }
-            "LIST" => maildrop.listing(number, |message| message.data.len().to_string()),
-            "UIDL" => maildrop.listing(number, |message| message.uid.to_string()),
-            "RETR" => maildrop.get(number).map(|message| multiline("+OK", &message.data)),
-            "TOP" => maildrop.get(number).and_then(|message| {
-                let lines: usize = words.next()?.parse().ok()?;
-                Some(multiline("+OK", top(&message.data, lines)))
-            }),
-            "DELE" => maildrop.get(number).map(|message| message.uid).map(|uid| {
-                maildrop.deleted.insert(uid);
-                b"+OK\r\n".to_vec()
-            }),
-            "RSET" => {
-                maildrop.deleted.clear();
-                Some(b"+OK\r\n".to_vec())
-            }
-            "NOOP" => Some(b"+OK\r\n".to_vec()),
-            _ => None,
-        };
-        self.wire.say(reply.unwrap_or_else(|| b"-ERR Protocol error. 14\r\n".to_vec())).await
-    }
-
     /// The UPDATE state: what was marked goes.
     fn update(&mut self) {
-        if let Some(maildrop) = self.maildrop.take().filter(|maildrop| !maildrop.deleted.is_empty())
-        {
-            self.world.mail.write(&maildrop.grant.mailbox, |folders| {
-                if let Some(inbox) = folders.get_mut("INBOX") {
-                    inbox.remove(&maildrop.deleted);
-                }
-            });
+        let Some(maildrop) = self.maildrop.take() else { return };
+        let mut folders = self.world.mail.open(&maildrop.mailbox).map(locked);
+        if let Some(inbox) = folders.as_mut().and_then(|folders| folders.get_mut("INBOX")) {
+            inbox.remove(&maildrop.deleted);
+            self.world.mail.changed.send_replace(());
         }
     }
 }
 
+fn refusal(fault: Option<LoginFault>) -> String {
+    let text = match fault {
+        None => "The authentication was cancelled.",
+        Some(LoginFault::AuthFailed | LoginFault::SmtpAuthDisabled) => {
+            "Authentication failure: unknown user name or bad password."
+        }
+        Some(LoginFault::NotConnected) => "User is authenticated but not connected.",
+        Some(LoginFault::Throttled { milliseconds }) => {
+            &format!("Request is throttled. Suggested Backoff Time: {milliseconds} milliseconds")
+        }
+        Some(LoginFault::ConnectionLimit) => "Server Unavailable. 21",
+    };
+    format!("-ERR {text}")
+}
+
 impl Maildrop {
+    /// The reply to a command, or `None` for one that makes no sense.
+    fn transaction(&mut self, verb: &str, rest: &str) -> Option<Vec<u8>> {
+        let mut words = rest.split_whitespace();
+        let number = words.next();
+        match verb {
+            "STAT" => {
+                let sizes = self.left().map(|(_, message)| message.data.len());
+                let (count, size) =
+                    sizes.fold((0, 0), |(count, sum), size| (count + 1, sum + size));
+                return Some(format!("+OK {count} {size}\r\n").into_bytes());
+            }
+            "LIST" => return self.listing(number, |message| message.data.len().to_string()),
+            "UIDL" => return self.listing(number, |message| message.uid.to_string()),
+            "RETR" => return self.get(number).map(|message| multiline(&message.data)),
+            "TOP" => {
+                let lines = words.next()?.parse().ok()?;
+                return self.get(number).map(|message| multiline(top(&message.data, lines)));
+            }
+            "DELE" => {
+                let uid = self.get(number)?.uid;
+                self.deleted.insert(uid);
+            }
+            "RSET" => self.deleted.clear(),
+            "NOOP" => {}
+            _ => return None,
+        }
+        Some(b"+OK\r\n".to_vec())
+    }
+
     /// A message by its number, unless it is marked deleted.
     fn get(&self, number: Option<&str>) -> Option<&Message> {
         let number: usize = number?.parse().ok()?;
-        let message = self.messages.get(number.checked_sub(1)?)?;
-        (!self.deleted.contains(&message.uid)).then_some(message)
+        self.left().find(|(own, _)| *own == number).map(|(_, message)| message)
     }
 
     /// Messages that are not marked deleted, with their numbers.
     fn left(&self) -> impl Iterator<Item = (usize, &Message)> {
-        let numbered =
-            self.messages.iter().enumerate().map(|(index, message)| (index + 1, message));
-        numbered.filter(|(_, message)| !self.deleted.contains(&message.uid))
-    }
-
-    fn statistics(&self) -> (usize, usize) {
-        self.left()
-            .fold((0, 0), |(count, size), (_, message)| (count + 1, size + message.data.len()))
+        let left = |(_, message): &(usize, &Message)| !self.deleted.contains(&message.uid);
+        (1..).zip(&self.messages).filter(left)
     }
 
     fn listing(&self, number: Option<&str>, what: impl Fn(&Message) -> String) -> Option<Vec<u8>> {
-        if let Some(number) = number {
-            return self
-                .get(Some(number))
-                .map(|message| format!("+OK {number} {}\r\n", what(message)).into_bytes());
+        if number.is_some() {
+            let message = self.get(number)?;
+            return Some(format!("+OK {} {}\r\n", number?, what(message)).into_bytes());
         }
-        let (count, size) = self.statistics();
-        let mut reply = format!("+OK {count} {size}\r\n");
-        for (number, message) in self.left() {
-            reply.push_str(&format!("{number} {}\r\n", what(message)));
-        }
-        reply.push_str(".\r\n");
-        Some(reply.into_bytes())
+        let lines = self.left().map(|(number, message)| format!("{number} {}\r\n", what(message)));
+        Some(format!("+OK {}\r\n{}.\r\n", self.left().count(), lines.collect::<String>()).into())
     }
 }
 
 /// A multi-line reply; lines that begin with a dot get one more (RFC 1939 section 3).
-fn multiline(first: &str, data: &[u8]) -> Vec<u8> {
-    let mut reply = format!("{first}\r\n").into_bytes();
+fn multiline(data: &[u8]) -> Vec<u8> {
+    let mut reply = b"+OK\r\n".to_vec();
     for line in data.split_inclusive(|octet| *octet == b'\n') {
         if line.starts_with(b".") {
             reply.push(b'.');
@@ -220,16 +186,8 @@ fn multiline(first: &str, data: &[u8]) -> Vec<u8> {
 
 /// The header, the empty line and so many lines of the body.
 fn top(data: &[u8], lines: usize) -> &[u8] {
-    let mut length = 0;
-    let mut body = None;
-    for line in data.split_inclusive(|octet| *octet == b'\n') {
-        match &mut body {
-            Some(count) if *count == lines => break,
-            Some(count) => *count += 1,
-            None if line == b"\r\n" => body = Some(0),
-            None => {}
-        }
-        length += line.len();
-    }
-    data.get(..length).unwrap_or(data)
+    let mut all = data.split_inclusive(|octet| *octet == b'\n');
+    let header: usize = all.by_ref().take_while(|line| *line != b"\r\n").map(<[u8]>::len).sum();
+    let body: usize = all.take(lines).map(<[u8]>::len).sum();
+    data.get(..header + 2 + body).unwrap_or(data)
 }

@@ -3,44 +3,54 @@
 //! Invariant: the client's response is taken only in its exact form; one octet too many or too few
 //! is a failed login.
 
+use std::{io, sync::atomic::Ordering};
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-use super::{
-    LoginFault, Protocol, World,
-    tokens::{Grant, Verdict},
-};
+use super::{LoginFault, Protocol, World, locked, tokens::Grant, wire::Wire};
 
 /// Room for a response of the largest tokens: RFC 4954 section 4 wants at least 12,288 octets.
-pub(super) const RESPONSE_LIMIT: usize = 12_288;
+const RESPONSE_LIMIT: usize = 12_288;
 
-/// The challenge that some servers send before a failure; the client answers it with an empty line.
+/// What some servers send before a failure; the client answers it with an empty line.
 const CHALLENGE: &str =
     r#"{"status":"401","schemes":"bearer","scope":"https://outlook.office.com/"}"#;
 
-/// Decides about a login. `response` is the client's base64, without its line end.
-pub(super) fn login(
+/// Takes the client's response and decides about the login; `Err(None)` is a login that the client
+/// cancelled. The last word, which each protocol has its own text for, is the caller's.
+pub(super) async fn xoauth2(
     world: &World,
+    wire: &mut Wire,
     protocol: Protocol,
-    response: &[u8],
-) -> Result<Grant, LoginFault> {
-    if let Some(fault) = world.faults.next_login_fault() {
+    initial: Option<&str>,
+) -> io::Result<Result<Grant, Option<LoginFault>>> {
+    let prompt = if protocol == Protocol::Smtp { "334" } else { "+" };
+    let response = match initial {
+        Some(initial) => initial.as_bytes().to_vec(),
+        None => {
+            wire.say_line(&format!("{prompt} ")).await?;
+            wire.line(RESPONSE_LIMIT).await?.unwrap_or_default()
+        }
+    };
+    if response == b"*" {
+        return Ok(Err(None));
+    }
+    let decided = decide(world, protocol, &response);
+    if matches!(decided, Err(LoginFault::AuthFailed)) && locked(&world.faults).challenge {
+        wire.say_line(&format!("{prompt} {}", STANDARD.encode(CHALLENGE))).await?;
+        wire.line(RESPONSE_LIMIT).await?;
+    }
+    Ok(decided.map_err(Some))
+}
+
+fn decide(world: &World, protocol: Protocol, response: &[u8]) -> Result<Grant, LoginFault> {
+    if let Some(fault) = locked(&world.faults).logins.pop_front() {
         return Err(fault);
     }
     let (user, token) = decode(response).ok_or(LoginFault::AuthFailed)?;
-    match world.tokens.verdict(&token, &user, protocol) {
-        Verdict::Open(grant) => {
-            world.faults.count_login();
-            Ok(grant)
-        }
-        Verdict::NotConnected => Err(LoginFault::NotConnected),
-        Verdict::Refused => Err(LoginFault::AuthFailed),
-    }
-}
-
-/// The base64 challenge to send before this failure, if challenges are switched on.
-pub(super) fn challenge(world: &World, fault: LoginFault) -> Option<String> {
-    (world.faults.challenge() && fault == LoginFault::AuthFailed)
-        .then(|| STANDARD.encode(CHALLENGE))
+    let grant = world.tokens.login(&token, &user, protocol)?;
+    world.counts.logins.fetch_add(1, Ordering::Relaxed);
+    Ok(grant)
 }
 
 /// User and token of `user=` user ^A `auth=Bearer ` token ^A ^A.
@@ -64,7 +74,6 @@ mod tests {
             "user=a@b\x01auth=Bearer t\x01",
             "user=a@b\x01auth=Bearer t\x01\x01\x01",
             "user=a@b\x01auth=bearer t\x01\x01",
-            "user=a@b\x01auth=Bearer t\x01\x01\n",
             "user=\x01auth=Bearer t\x01\x01",
             "user=a\nb\x01auth=Bearer t\x01\x01",
         ] {

@@ -6,22 +6,24 @@
 //! Invariant: a token that is unknown, expired, revoked or without the protocol's permission opens
 //! nothing, and none of these cases can be told apart from outside.
 
-use std::{
-    collections::{HashMap, HashSet},
-    fmt::Write as _,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{collections::HashMap, sync::Mutex, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::rand::{SecureRandom as _, SystemRandom};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::Instant;
 
-use super::{Options, Protocol};
+use super::{LoginFault, Options, Protocol, locked};
+
+/// The delegated permissions for mail.
+pub(super) const DELEGATED: [&str; 3] =
+    ["IMAP.AccessAsUser.All", "POP.AccessAsUser.All", "SMTP.Send"];
+
+/// The application permissions for mail, all of them consented to.
+const ROLES: [&str; 3] = ["IMAP.AccessAsApp", "POP.AccessAsApp", "SMTP.SendAsApp"];
 
 /// Whom a token speaks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) enum Principal {
     /// The app itself (client credentials).
     App,
@@ -30,225 +32,152 @@ pub(super) enum Principal {
 }
 
 /// What is asked of an access token.
-#[derive(Clone, Debug)]
 pub(super) struct Wanted {
     pub(super) principal: Principal,
-    /// The resource, `https://outlook.office.com` for mail.
     pub(super) audience: String,
-    /// Short names of delegated scopes or application roles, `IMAP.AccessAsUser.All`.
+    /// Short names of delegated scopes or application roles.
     pub(super) permissions: Vec<String>,
     pub(super) life: Duration,
 }
 
-/// What the upstream thinks of a token and a mailbox.
-#[derive(Clone, Debug)]
-pub(super) enum Verdict {
-    Open(Grant),
-    /// The token is good, but the mailbox is not this token's.
-    NotConnected,
-    Refused,
-}
-
 /// A login that succeeded.
-#[derive(Clone, Debug)]
 pub(super) struct Grant {
-    pub(super) principal: Principal,
+    principal: Principal,
     pub(super) mailbox: String,
     pub(super) expires: Instant,
 }
 
-/// Why a refresh token is of no use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum BadRefresh {
-    Unknown,
-    Revoked,
-}
-
 /// All tokens, and the directory that says what they open.
 pub(super) struct Tokens {
-    tenant: String,
-    client_id: String,
-    size: usize,
-    mailboxes: HashSet<String>,
-    app_mailboxes: Option<HashSet<String>>,
-    shared: HashSet<(String, String)>,
-    issued: Mutex<Issued>,
+    options: Options,
+    access: Mutex<HashMap<String, (Wanted, Instant)>>,
+    /// Users by token, and whether it is revoked.
+    refresh: Mutex<HashMap<String, (String, bool)>>,
 }
 
-#[derive(Default)]
-struct Issued {
-    access: HashMap<String, Access>,
-    refresh: HashMap<String, Refresh>,
-}
-
-struct Access {
-    wanted: Wanted,
-    expires: Instant,
-    revoked: bool,
-}
-
-struct Refresh {
-    user: String,
-    revoked: bool,
+impl Principal {
+    /// Everything that mail needs.
+    pub(super) fn mail_permissions(&self) -> Vec<String> {
+        let names = if *self == Self::App { ROLES } else { DELEGATED };
+        names.map(String::from).to_vec()
+    }
 }
 
 impl Tokens {
-    pub(super) fn new(options: &Options) -> Self {
-        let shared = options.shared.iter();
-        let shared =
-            shared.flat_map(|s| s.users.iter().map(|user| (folded(&s.mailbox), folded(user))));
-        Self {
-            tenant: options.app.tenant.clone(),
-            client_id: options.app.client_id.clone(),
-            size: options.token_size,
-            mailboxes: options.mailboxes.iter().map(|m| folded(m)).collect(),
-            app_mailboxes: options
-                .app
-                .mailboxes
-                .as_ref()
-                .map(|all| all.iter().map(|m| folded(m)).collect()),
-            shared: shared.collect(),
-            issued: Mutex::default(),
-        }
+    pub(super) fn new(options: Options) -> Self {
+        Self { options, access: Mutex::default(), refresh: Mutex::default() }
     }
 
     /// Issues an access token.
     pub(super) fn access(&self, wanted: Wanted) -> String {
         let token = self.jwt(&wanted);
         let expires = Instant::now() + wanted.life;
-        self.issued().access.insert(token.clone(), Access { wanted, expires, revoked: false });
+        locked(&self.access).insert(token.clone(), (wanted, expires));
         token
     }
 
-    /// Issues a refresh token for a user.
+    /// Issues a refresh token for a user, with the shape and about the length of Entra's.
     pub(super) fn refresh(&self, user: &str) -> String {
-        // the shape and about the length of Entra's, which are opaque
         let token = format!("1.{}.AgABAwEA{}", unique(24), unique(480));
-        self.issued().refresh.insert(token.clone(), Refresh { user: folded(user), revoked: false });
+        locked(&self.refresh).insert(token.clone(), (folded(user), false));
         token
     }
 
-    /// The user of a refresh token.
-    pub(super) fn redeem(&self, token: &str) -> Result<String, BadRefresh> {
-        match self.issued().refresh.get(token) {
-            None => Err(BadRefresh::Unknown),
-            Some(refresh) if refresh.revoked => Err(BadRefresh::Revoked),
-            Some(refresh) => Ok(refresh.user.clone()),
+    /// The user of a refresh token, or the AADSTS number that says why it is of no use.
+    pub(super) fn redeem(&self, token: &str) -> Result<String, u32> {
+        match locked(&self.refresh).get(token) {
+            None => Err(70_008),
+            Some((_, true)) => Err(50_173),
+            Some((user, false)) => Ok(user.clone()),
         }
     }
 
-    pub(super) fn revoke_refresh(&self, token: &str) {
-        if let Some(refresh) = self.issued().refresh.get_mut(token) {
-            refresh.revoked = true;
-        }
-    }
-
-    /// As a password change does: the user's refresh tokens die, access tokens live on.
-    pub(super) fn revoke_refresh_of(&self, user: &str) {
-        let user = folded(user);
-        for refresh in self.issued().refresh.values_mut().filter(|refresh| refresh.user == user) {
-            refresh.revoked = true;
+    /// Revokes refresh tokens by token and user; access tokens live on.
+    pub(super) fn revoke_refresh(&self, which: impl Fn(&str, &str) -> bool) {
+        for (token, (user, revoked)) in locked(&self.refresh).iter_mut() {
+            *revoked |= which(token, user);
         }
     }
 
     /// Makes the upstream refuse every access token issued so far.
     pub(super) fn revoke_access(&self) {
-        for access in self.issued().access.values_mut() {
-            access.revoked = true;
-        }
+        locked(&self.access).clear();
     }
 
     /// What a login with this token for this mailbox comes to.
-    pub(super) fn verdict(&self, token: &str, mailbox: &str, protocol: Protocol) -> Verdict {
+    pub(super) fn login(
+        &self,
+        token: &str,
+        mailbox: &str,
+        protocol: Protocol,
+    ) -> Result<Grant, LoginFault> {
         let mailbox = folded(mailbox);
-        let issued = self.issued();
-        let Some(access) = issued.access.get(token) else { return Verdict::Refused };
-        let live = !access.revoked && access.expires > Instant::now();
-        let for_mail = access.wanted.audience.starts_with("https://outlook.office");
-        if !live
-            || !for_mail
-            || !access.wanted.permits(protocol)
-            || !self.mailboxes.contains(&mailbox)
-        {
-            return Verdict::Refused;
+        let issued = locked(&self.access);
+        let (wanted, expires) = issued.get(token).ok_or(LoginFault::AuthFailed)?;
+        let known = holds(&self.options.mailboxes, &mailbox);
+        if *expires <= Instant::now() || !wanted.permits(protocol) || !known {
+            return Err(LoginFault::AuthFailed);
         }
-        let principal = access.wanted.principal.clone();
+        let (principal, expires) = (wanted.principal.clone(), *expires);
         // over SMTP a person logs in as themselves, and names the shared mailbox in MAIL FROM
-        let opens = match (&principal, protocol) {
-            (Principal::User(user), Protocol::Smtp) => *user == mailbox,
-            _ => self.opens(&principal, &mailbox),
-        };
-        match (opens, protocol) {
-            (true, _) => Verdict::Open(Grant { principal, mailbox, expires: access.expires }),
-            (false, Protocol::Smtp) => Verdict::Refused,
-            (false, _) => Verdict::NotConnected,
+        let own = principal == Principal::App || principal == Principal::User(mailbox.clone());
+        match (self.opens(&principal, &mailbox), protocol) {
+            (opens, Protocol::Smtp) if !opens || !own => Err(LoginFault::AuthFailed),
+            (true, _) => Ok(Grant { principal, mailbox, expires }),
+            (false, _) => Err(LoginFault::NotConnected),
         }
     }
 
     /// Whether mail from this address may be sent by this login.
     pub(super) fn may_send_as(&self, grant: &Grant, sender: &str) -> bool {
         let sender = folded(sender);
-        sender == grant.mailbox
-            || matches!(grant.principal, Principal::User(_))
-                && self.opens(&grant.principal, &sender)
+        let shared = grant.principal != Principal::App && self.opens(&grant.principal, &sender);
+        sender == grant.mailbox || shared
     }
 
     fn opens(&self, principal: &Principal, mailbox: &str) -> bool {
+        let (app, mut shared) = (&self.options.app, self.options.shared.iter());
         match principal {
-            Principal::App => self.app_mailboxes.as_ref().is_none_or(|all| all.contains(mailbox)),
+            Principal::App => app.mailboxes.as_ref().is_none_or(|all| holds(all, mailbox)),
+            Principal::User(user) if user == mailbox => true,
             Principal::User(user) => {
-                user == mailbox || self.shared.contains(&(mailbox.to_owned(), user.clone()))
+                shared.any(|s| folded(&s.mailbox) == mailbox && holds(&s.users, user))
             }
         }
     }
 
-    fn issued(&self) -> MutexGuard<'_, Issued> {
-        self.issued.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Header, payload and signature like those of an Entra v1.0 token for Exchange.
+    /// Looks like an Entra token for Exchange, a JWT filled up to the size that was asked for.
     fn jwt(&self, wanted: &Wanted) -> String {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let header =
-            json!({ "typ": "JWT", "nonce": unique(32), "alg": "RS256", "kid": unique(20) });
+        let header = URL_SAFE_NO_PAD.encode(r#"{"typ":"JWT","alg":"RS256","kid":"emulated"}"#);
+        let app = &self.options.app;
         let mut claims = json!({
             "aud": wanted.audience,
-            "iss": format!("https://sts.windows.net/{}/", self.tenant),
-            "iat": now,
-            "nbf": now,
-            "exp": now + wanted.life.as_secs(),
-            "appid": self.client_id,
-            "tid": self.tenant,
-            "uti": unique(16),
-            "ver": "1.0",
+            "iss": format!("https://sts.windows.net/{}/", app.tenant),
+            "appid": app.client_id,
+            "scp": wanted.permissions.join(" "),
         });
-        let permissions = match &wanted.principal {
-            Principal::App => [("idtyp", json!("app")), ("roles", json!(wanted.permissions))],
-            Principal::User(user) => {
-                [("upn", json!(user)), ("scp", json!(wanted.permissions.join(" ")))]
-            }
-        };
-        for (name, value) in permissions {
-            set(&mut claims, name, value);
-        }
         let signature = unique(256);
-        let header = URL_SAFE_NO_PAD.encode(header.to_string());
-        let length = header.len() + signature.len() + claims.to_string().len() * 4 / 3 + 2;
-        // filled up with one more claim, as base64 grows by a third twice
-        set(&mut claims, "xms_ftd", json!(unique(self.size.saturating_sub(length) * 9 / 16)));
+        let length = header.len() + signature.len() + claims.to_string().len() * 4 / 3 + 20;
+        let missing = self.options.token_size.saturating_sub(length);
+        claims["uti"] = json!(unique(16 + missing * 9 / 16)); // base64 grows by a third twice
         format!("{header}.{}.{signature}", URL_SAFE_NO_PAD.encode(claims.to_string()))
     }
 }
 
 impl Wanted {
     fn permits(&self, protocol: Protocol) -> bool {
-        let names = match protocol {
-            Protocol::Imap => ["IMAP.AccessAsUser.All", "IMAP.AccessAsApp"],
-            Protocol::Pop3 => ["POP.AccessAsUser.All", "POP.AccessAsApp"],
-            Protocol::Smtp => ["SMTP.Send", "SMTP.SendAsApp"],
+        let prefix = match protocol {
+            Protocol::Imap => "IMAP.",
+            Protocol::Pop3 => "POP.",
+            Protocol::Smtp => "SMTP.",
         };
-        self.permissions.iter().any(|held| names.iter().any(|name| held.eq_ignore_ascii_case(name)))
+        self.audience.starts_with("https://outlook.office")
+            && self.permissions.iter().any(|held| held.starts_with(prefix))
     }
+}
+
+fn holds(addresses: &[String], address: &str) -> bool {
+    addresses.iter().any(|own| folded(own) == address)
 }
 
 /// Addresses are compared without regard to case, as Exchange does.
@@ -256,29 +185,12 @@ pub(super) fn folded(address: &str) -> String {
     address.to_ascii_lowercase()
 }
 
-/// So many random octets, in base64url.
-fn unique(octets: usize) -> String {
-    URL_SAFE_NO_PAD.encode(random(octets))
-}
-
 /// A random identifier in the form of a GUID.
 pub(super) fn guid() -> String {
-    let mut text = String::new();
-    for (index, octet) in random(16).into_iter().enumerate() {
-        if matches!(index, 4 | 6 | 8 | 10) {
-            text.push('-');
-        }
-        let _ = write!(text, "{octet:02x}");
-    }
-    text
-}
-
-/// A failing random source leaves zeroes. That is harmless here: such tokens can be guessed, and what
-/// they open is sample mail on loopback.
-fn random(octets: usize) -> Vec<u8> {
-    let mut bytes = vec![0; octets];
-    let _ = SystemRandom::new().fill(&mut bytes);
-    bytes
+    let hex: String = random(16).iter().map(|octet| format!("{octet:02x}")).collect();
+    let part = |from, to| hex.get(from..to).unwrap_or_default();
+    let parts = [part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32)];
+    parts.join("-")
 }
 
 /// Entra's life of an access token: 60 to 90 minutes, 75 on average.
@@ -287,48 +199,15 @@ pub(super) fn random_life() -> Duration {
     Duration::from_secs(3_600 + chance % 1_801)
 }
 
-fn set(claims: &mut Value, name: &str, value: Value) {
-    if let Some(claims) = claims.as_object_mut() {
-        claims.insert(name.to_owned(), value);
-    }
+/// So many random octets, in base64url.
+fn unique(octets: usize) -> String {
+    URL_SAFE_NO_PAD.encode(random(octets))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn wanted(principal: Principal) -> Wanted {
-        Wanted {
-            principal,
-            audience: "https://outlook.office.com".into(),
-            permissions: vec!["IMAP.AccessAsUser.All".into()],
-            life: Duration::from_secs(60),
-        }
-    }
-
-    #[test]
-    fn tokens_have_the_size_that_was_asked_for() {
-        for size in [1_500, 1_800, 2_500, 4_200] {
-            let tokens = Tokens::new(&Options { token_size: size, ..Options::default() });
-            let token = tokens.access(wanted(Principal::App));
-            assert!(token.len().abs_diff(size) < 20, "{} is not about {size}", token.len());
-            assert_eq!(token.split('.').count(), 3);
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_token_opens_what_it_may_while_it_lives() {
-        let tokens = Tokens::new(&Options::default());
-        let token = tokens.access(wanted(Principal::User("jane@contoso.example".into())));
-        let verdict = |mailbox, protocol| tokens.verdict(&token, mailbox, protocol);
-        assert!(matches!(verdict("Jane@Contoso.example", Protocol::Imap), Verdict::Open(_)));
-        assert!(matches!(
-            verdict("support@contoso.example", Protocol::Imap),
-            Verdict::NotConnected
-        ));
-        assert!(matches!(verdict("nobody@contoso.example", Protocol::Imap), Verdict::Refused));
-        assert!(matches!(verdict("jane@contoso.example", Protocol::Pop3), Verdict::Refused));
-        tokio::time::advance(Duration::from_secs(61)).await;
-        assert!(matches!(verdict("jane@contoso.example", Protocol::Imap), Verdict::Refused));
-    }
+/// A failing random source leaves zeroes. That is harmless here: such tokens can be guessed, and what
+/// they open is sample mail on loopback.
+fn random(octets: usize) -> Vec<u8> {
+    let mut bytes = vec![0; octets];
+    let _ = SystemRandom::new().fill(&mut bytes);
+    bytes
 }

@@ -23,30 +23,13 @@ pub(super) struct Wire {
     encrypted: bool,
     idle: Duration,
     partial: Vec<u8>,
-    overlong: bool,
-    last: u8,
     out: Vec<u8>,
-}
-
-/// What [`Wire::line`] read; its end is not part of it.
-#[derive(Debug)]
-pub(super) enum Line {
-    Complete(Vec<u8>),
-    /// Longer than the limit; it was read to its end and thrown away.
-    TooLong,
 }
 
 impl Wire {
     pub(super) fn new(stream: impl Io + 'static, idle: Duration) -> Self {
-        Self {
-            stream: BufReader::new(Box::new(stream)),
-            encrypted: false,
-            idle,
-            partial: Vec::new(),
-            overlong: false,
-            last: 0,
-            out: Vec::new(),
-        }
+        let stream = BufReader::new(Box::new(stream) as Box<dyn Io>);
+        Self { stream, encrypted: false, idle, partial: Vec::new(), out: Vec::new() }
     }
 
     pub(super) fn encrypted(&self) -> bool {
@@ -57,63 +40,37 @@ impl Wire {
     /// it would be a command injected by someone in the middle (RFC 3501 section 6.2.1).
     pub(super) async fn start_tls(&mut self, acceptor: &TlsAcceptor) -> io::Result<()> {
         self.flush().await?;
-        if !self.stream.buffer().is_empty() || !self.partial.is_empty() {
+        if !self.stream.buffer().is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "plain text behind STARTTLS"));
         }
-        let nothing: Box<dyn Io> = Box::new(tokio::io::empty());
-        let plain = std::mem::replace(&mut self.stream, BufReader::new(nothing)).into_inner();
+        let nothing = BufReader::new(Box::new(tokio::io::empty()) as Box<dyn Io>);
+        let plain = std::mem::replace(&mut self.stream, nothing).into_inner();
         let tls = timeout(self.idle, acceptor.accept(plain)).await??;
         self.stream = BufReader::new(Box::new(tls));
         self.encrypted = true;
         Ok(())
     }
 
-    /// The next line. Only CRLF ends one, so that a client that sends less is found out.
-    pub(super) async fn line(&mut self, limit: usize) -> io::Result<Line> {
+    /// The next line without its end, or `None` for one that was longer than the limit. Only CRLF ends
+    /// a line, so that a client that sends less is found out.
+    pub(super) async fn line(&mut self, limit: usize) -> io::Result<Option<Vec<u8>>> {
         if !self.stream.buffer().contains(&b'\n') {
             self.flush().await?;
         }
-        timeout(self.idle, self.read_line(limit)).await?
-    }
-
-    async fn read_line(&mut self, limit: usize) -> io::Result<Line> {
-        loop {
-            let chunk = self.stream.fill_buf().await?;
-            if chunk.is_empty() {
+        while !self.partial.ends_with(b"\r\n") {
+            let read = self.stream.read_until(b'\n', &mut self.partial);
+            if timeout(self.idle, read).await?? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            let mut ended = false;
-            let mut taken = 0;
-            for &octet in chunk {
-                taken += 1;
-                self.overlong |= self.partial.len() >= limit;
-                if !self.overlong {
-                    self.partial.push(octet);
-                }
-                ended = self.last == b'\r' && octet == b'\n';
-                self.last = octet;
-                if ended {
-                    break;
-                }
-            }
-            self.stream.consume(taken);
-            if ended {
-                self.last = 0;
-                let mut line = std::mem::take(&mut self.partial);
-                if std::mem::take(&mut self.overlong) {
-                    return Ok(Line::TooLong);
-                }
-                line.truncate(line.len().saturating_sub(2));
-                return Ok(Line::Complete(line));
-            }
         }
+        let mut line = std::mem::take(&mut self.partial);
+        line.truncate(line.len().saturating_sub(2));
+        Ok(Some(line).filter(|line| line.len() + 2 <= limit))
     }
 
     /// Exactly so many octets, whatever they are.
     pub(super) async fn exact(&mut self, count: usize) -> io::Result<Vec<u8>> {
-        if self.stream.buffer().len() < count {
-            self.flush().await?;
-        }
+        self.flush().await?;
         let mut octets = vec![0; count];
         timeout(self.idle, self.stream.read_exact(&mut octets)).await??;
         Ok(octets)
@@ -127,8 +84,7 @@ impl Wire {
 
     /// Queues one line.
     pub(super) async fn say_line(&mut self, line: &str) -> io::Result<()> {
-        self.say(line).await?;
-        self.say("\r\n").await
+        self.say(format!("{line}\r\n")).await
     }
 
     pub(super) async fn flush(&mut self) -> io::Result<()> {
