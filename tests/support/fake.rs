@@ -115,25 +115,33 @@ impl Fake {
     }
 }
 
-/// Takes any token: from the greeting to the answer to the login, and `behind_it` in the same write.
-/// `None` for the connection that only learns SMTP's keywords.
+/// Greets and takes any token: up to the answer to the login, with `behind_it` in the same write. `None` for
+/// the connection that only learns SMTP's keywords.
 pub async fn admit(mut wire: Wire, protocol: Protocol, behind_it: &str) -> Option<Wire> {
+    let greeting = match protocol {
+        Protocol::Imap => "* OK ready\r\n",
+        Protocol::Pop3 => "+OK ready\r\n",
+        Protocol::Smtp => "220 ready\r\n",
+    };
+    wire.send(greeting).await;
+    admit_greeted(wire, protocol, behind_it).await
+}
+
+/// The same without the greeting, of which there is none behind STARTTLS.
+pub async fn admit_greeted(mut wire: Wire, protocol: Protocol, behind_it: &str) -> Option<Wire> {
     match protocol {
         Protocol::Imap => {
-            wire.send("* OK ready\r\n").await;
             let line = wire.line().await;
             let (tag, _) = line.split_once(' ').unwrap();
             wire.send(format!("{tag} OK [CAPABILITY IMAP4rev1 IDLE] done\r\n{behind_it}")).await;
         }
         Protocol::Pop3 => {
-            wire.send("+OK ready\r\n").await;
             wire.expect("AUTH XOAUTH2").await;
             wire.send("+ \r\n").await;
             wire.line().await;
             wire.send(format!("+OK done\r\n{behind_it}")).await;
         }
         Protocol::Smtp => {
-            wire.send("220 ready\r\n").await;
             wire.expect("EHLO ").await;
             wire.send("250-fake\r\n250-SIZE 1000\r\n250 AUTH XOAUTH2\r\n").await;
             if wire.line().await == "QUIT" {

@@ -33,7 +33,7 @@ use gatepost::vocabulary::{Protocol, TlsMode};
 use tokio_rustls::TlsConnector;
 
 pub use cells::Cells;
-pub use fake::{Authority, Fake, Leaf, admit};
+pub use fake::{Authority, Fake, Leaf, admit, admit_greeted};
 pub use wire::{LIMIT, Wire, within};
 
 /// The mailbox of all tests.
