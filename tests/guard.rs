@@ -99,6 +99,8 @@ async fn pour(flood: &Flood, mut client: Wire) {
     let said = String::from_utf8_lossy(&client.rest().await).into_owned();
     let welcome = said.lines().any(|line| line.starts_with("235 ") || line.starts_with("1 OK"));
     assert!(!welcome && said.len() < 4096, "{said}");
+    // Some systems drop the last words of a peer that closes with octets unread.
+    assert!(said.is_empty() || said.contains("too "), "it is not told why: {said}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -275,16 +277,21 @@ async fn starttls_is_not_offered_where_there_is_none() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strangers_are_sent_away_at_once() {
     let house = House::new().await;
+    // The start of a ClientHello, with no line feed in it, and a browser.
+    let strangers = ["\x16\x03\x01\x02\x00\x01\x00\x01", "GET / HTTP/1.1\r\nHost: x\r\n\r\n"];
     for protocol in Protocol::ALL {
         for tls in [TlsMode::None, TlsMode::StartTls] {
-            let start = Instant::now();
-            let client = Wire::connect(house.address(protocol, tls)).await;
-            assert!(client.start_tls(house.trust()).await.is_err(), "{protocol} {tls}");
-            let mut client = Wire::connect(house.address(protocol, tls)).await;
-            client.answer(protocol).await;
-            client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
-            assert!(client.rest().await.is_empty(), "{protocol} {tls}: it speaks to a browser");
-            assert!(start.elapsed() < NORMAL, "{protocol} {tls}");
+            for stranger in strangers {
+                let start = Instant::now();
+                let mut client = Wire::connect(house.address(protocol, tls)).await;
+                client.answer(protocol).await;
+                client.send(stranger).await;
+                assert!(
+                    client.rest().await.is_empty(),
+                    "{protocol} {tls}: it talks to {stranger:?}"
+                );
+                assert!(start.elapsed() < NORMAL, "{protocol} {tls}: {stranger:?} is kept");
+            }
         }
         let mut client = Wire::connect(house.address(protocol, TlsMode::Implicit)).await;
         client.send(support::login_command(protocol, MAILBOX, &house.password)).await;
