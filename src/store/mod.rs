@@ -115,8 +115,7 @@ impl Store {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(BUSY);
-        // One connection: SQLite has one writer anyway, and `version` must be asked on the same one.
-        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await;
+        let pool = one_connection().connect_with(options).await;
         let pool = pool.map_err(|source| StoreError::Database { path: path.clone(), source })?;
         let store = Self { pool, path, seal };
         store.prepare().await?;
@@ -161,5 +160,37 @@ impl Store {
 
     fn failed(&self, source: sqlx::Error) -> StoreError {
         StoreError::Database { path: self.path.clone(), source }
+    }
+}
+
+/// One connection: SQLite has one writer anyway, and `version` must be asked on the same one. It is never
+/// replaced (sqlx does so after half an hour): `PRAGMA data_version` counts anew on a new one, so that a write
+/// in between would go unseen.
+fn one_connection() -> SqlitePoolOptions {
+    SqlitePoolOptions::new()
+        .max_connections(1)
+        .max_lifetime(None)
+        .idle_timeout(None)
+        .test_before_acquire(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn version_counts_anew_on_each_connection() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), None).await.unwrap();
+        let before = store.version().await.unwrap();
+        let other = Store::open(folder.path(), None).await.unwrap();
+        sqlx::query("DELETE FROM meta").execute(&other.pool).await.unwrap();
+        assert_ne!(store.version().await.unwrap(), before);
+        // A connection that is made now begins where ours began: it must not take our one's place.
+        let third = one_connection().connect_with((*store.pool.connect_options()).clone());
+        let third = Store { pool: third.await.unwrap(), ..store.clone() };
+        assert_eq!(third.version().await.unwrap(), before);
+        let options = store.pool.options();
+        assert_eq!((options.get_max_lifetime(), options.get_idle_timeout()), (None, None));
     }
 }
