@@ -3,6 +3,7 @@
 use ipnet::IpNet;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
+use tracing::warn;
 
 use super::{Store, StoreError};
 use crate::clock::Timestamp;
@@ -35,13 +36,18 @@ pub struct PasswordRecord {
 }
 
 impl Store {
-    /// All app passwords, by mailbox and name.
+    /// All app passwords, by mailbox and name. One that can't be read opens nothing, and shuts out nobody
+    /// else.
     pub async fn passwords(&self) -> Result<Vec<PasswordRecord>, StoreError> {
-        let rows = sqlx::query("SELECT * FROM password ORDER BY mailbox, name")
-            .fetch_all(&self.pool)
-            .await
-            .map_err(|e| self.failed(e))?;
-        rows.iter().map(read).collect::<Result<_, _>>().map_err(|e| self.failed(e))
+        let rows = sqlx::query(
+            "SELECT mailbox, name, kind, hash, protocols, networks, created_at FROM password
+             ORDER BY mailbox, name",
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(|e| self.failed(e))?;
+        let readable = |row| read(row).inspect_err(|error| warn!(%error, "a damaged app password"));
+        Ok(rows.iter().filter_map(|row| readable(row).ok()).collect())
     }
 
     /// Adds one; `false` if the mailbox has one of that name.
@@ -50,8 +56,11 @@ impl Store {
             Hash::Generated(hash) => ("generated", hash),
             Hash::Chosen(hash) => ("chosen", hash),
         };
-        let added = sqlx::query("INSERT OR IGNORE INTO password VALUES (?, ?, ?, ?, ?, ?, ?)")
-            .bind(&record.mailbox)
+        let added = sqlx::query(
+            "INSERT OR IGNORE INTO password
+             (mailbox, name, kind, hash, protocols, networks, created_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(&record.mailbox)
             .bind(&record.name)
             .bind(kind)
             .bind(hash)
@@ -122,5 +131,21 @@ mod tests {
         assert_eq!(store.passwords().await.unwrap(), [record]);
         assert!(store.revoke_password("jane@contoso.com", "scanner").await.unwrap());
         assert!(!store.revoke_password("jane@contoso.com", "scanner").await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_damaged_one_shuts_out_nobody_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), None).await.unwrap();
+        for (name, protocols) in [("new", "jmap"), ("scanner", "smtp")] {
+            sqlx::query("INSERT INTO password VALUES ('jane', ?, 'generated', x'00', ?, '', 0)")
+                .bind(name)
+                .bind(protocols)
+                .execute(&store.pool)
+                .await
+                .unwrap();
+        }
+        let names: Vec<_> = store.passwords().await.unwrap().into_iter().map(|p| p.name).collect();
+        assert_eq!(names, ["scanner"]);
     }
 }

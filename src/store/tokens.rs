@@ -178,7 +178,7 @@ impl Store {
 
     /// Why the last renewal of `principal` failed, if it did.
     pub async fn fault(&self, principal: &str) -> Result<Option<TokenFault>, StoreError> {
-        let row = sqlx::query("SELECT * FROM fault WHERE principal = ?")
+        let row = sqlx::query("SELECT error, permanent, error_at FROM fault WHERE principal = ?")
             .bind(principal)
             .fetch_optional(&self.pool)
             .await
