@@ -75,9 +75,9 @@ pub enum StoreError {
         path = .0.display()
     )]
     WrongKey(PathBuf),
-    /// What was read can't be opened or understood.
-    #[error("the stored token of {0} is damaged\nhint: sign in anew with gatepost login")]
-    Damaged(String),
+    /// A token too large to be sealed.
+    #[error("the token of {0} can't be sealed")]
+    Unsealable(String),
     /// The system gives no random numbers.
     #[error("the system gives no random numbers")]
     NoRandom,

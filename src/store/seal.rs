@@ -46,7 +46,7 @@ impl Seal {
         let payload = Payload { msg: plain, aad: name.as_bytes() };
         let sealed = self.cipher.encrypt(&XNonce::from(nonce), payload);
         // Fails only for gigabytes.
-        let sealed = sealed.map_err(|_| StoreError::Damaged(name.to_owned()))?;
+        let sealed = sealed.map_err(|_| StoreError::Unsealable(name.to_owned()))?;
         Ok([&nonce[..], &sealed].concat())
     }
 

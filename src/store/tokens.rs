@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
+use tracing::warn;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::{Store, StoreError};
@@ -72,7 +73,8 @@ impl Drop for Sealed {
 }
 
 impl Store {
-    /// The token of `principal` if it is signed in, and the row's revision (0: there never was one).
+    /// The token of `principal` if it is signed in, and the row's revision (0: there never was one). One that
+    /// is damaged is as good as none: only a new sign-in mends it.
     pub async fn token(&self, principal: &str) -> Result<(Option<Token>, i64), StoreError> {
         let row = sqlx::query("SELECT sealed, revision FROM token WHERE principal = ?")
             .bind(principal)
@@ -83,10 +85,12 @@ impl Store {
         let revision = row.try_get("revision").map_err(|e| self.failed(e))?;
         let sealed: Option<Vec<u8>> = row.try_get("sealed").map_err(|e| self.failed(e))?;
         let Some(sealed) = sealed else { return Ok((None, revision)) };
-        let damaged = || StoreError::Damaged(principal.to_owned());
-        let plain = self.seal.open_sealed(&sealed, principal).ok_or_else(damaged)?;
-        let sealed: Sealed = serde_json::from_slice(&plain).map_err(|_| damaged())?;
-        Ok((Some(sealed.into_token()), revision))
+        let plain = self.seal.open_sealed(&sealed, principal);
+        let token = plain.and_then(|plain| serde_json::from_slice::<Sealed>(&plain).ok());
+        if token.is_none() {
+            warn!(principal, "the stored token is damaged");
+        }
+        Ok((token.map(Sealed::into_token), revision))
     }
 
     /// Writes a token that replaces the one of revision `seen` (0: none).
@@ -98,7 +102,7 @@ impl Store {
     ) -> Result<Saved, StoreError> {
         let plain = Sealed::from_token(token);
         let plain = serde_json::to_vec(&plain).map(Zeroizing::new);
-        let plain = plain.map_err(|_| StoreError::Damaged(principal.to_owned()))?;
+        let plain = plain.map_err(|_| StoreError::Unsealable(principal.to_owned()))?;
         let written = sqlx::query(
             "INSERT INTO token (principal, revision, sealed)
              SELECT ?1, ?2 + 1, ?3 WHERE ?2 = 0 OR EXISTS (SELECT 1 FROM token WHERE principal = ?1)
@@ -252,5 +256,17 @@ mod tests {
         let other = folder.path().join("other.key");
         let error = Store::open(folder.path(), Some(&other)).await.unwrap_err();
         assert!(matches!(error, StoreError::WrongKey(_)), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_damaged_one_is_as_good_as_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), None).await.unwrap();
+        store.replace_token("jane", &token("one")).await.unwrap();
+        let damage = "UPDATE token SET sealed = x'00'";
+        sqlx::query(damage).execute(&store.pool).await.unwrap();
+        assert_eq!(store.token("jane").await.unwrap(), (None, 1));
+        store.replace_token("jane", &token("two")).await.unwrap();
+        assert_eq!(store.token("jane").await.unwrap(), (Some(token("two")), 2));
     }
 }
