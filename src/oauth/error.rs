@@ -58,9 +58,10 @@ impl TokenError {
             Some(oauth) => oauth.text(),
             None => format!("the token endpoint answered with HTTP status {status}"),
         };
-        let passes = matches!(status, 408 | 429 | 500..);
+        // RFC 6749 section 5.2 has 400 and 401; with another status it is a gateway's word.
+        let stays = matches!(status, 400 | 401 | 403);
         match oauth {
-            Some(oauth) if !passes && !oauth.is_transient() => Self::Permanent { reason },
+            Some(oauth) if stays && !oauth.is_transient() => Self::Permanent { reason },
             _ => Self::Transient { reason, retry_after: retry_after.and_then(parse_retry_after) },
         }
     }
@@ -114,6 +115,7 @@ mod tests {
         assert!(!permanent(408, revoked));
         assert!(!permanent(400, "<html>captive portal</html>"));
         assert!(!permanent(404, ""));
+        assert!(!permanent(404, r#"{"error":"no such route"}"#));
         assert!(!permanent(400, r#"{"error":"temporarily_unavailable"}"#));
         assert!(!permanent(400, r#"{"error":"invalid_grant","error_codes":[90033]}"#));
     }
