@@ -170,7 +170,7 @@ async fn watch_store(store: Store, gate: Arc<Gate>) {
                     warn!(%error, "the app passwords can't be read");
                     seen = None;
                 }
-                gate.tokens.store_changed().await;
+                gate.tokens.store_changed();
             }
             Err(error) => warn!(%error, "the store can't be read"),
         }

@@ -3,6 +3,8 @@
 //! Invariant: nothing else in the crate reads the system's clock for a date. Durations of waiting are
 //! tokio's.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -41,9 +43,9 @@ pub struct Clock(Source);
 #[derive(Clone, Debug)]
 enum Source {
     System,
-    /// Goes with tokio's clock from a given start, so that it stands still when that is paused.
+    /// Goes with tokio's clock, so that it stands still when that is paused, from a start that can be set.
     Tokio {
-        start: Timestamp,
+        start: Arc<AtomicI64>,
         origin: tokio::time::Instant,
     },
 }
@@ -56,8 +58,15 @@ impl Clock {
 
     /// A clock for tests, which is paused and advanced with tokio's.
     pub fn with_tokio() -> Self {
-        let start = Self::system().now();
+        let start = Arc::new(AtomicI64::new(Self::system().now().as_millis()));
         Self(Source::Tokio { start, origin: tokio::time::Instant::now() })
+    }
+
+    /// Sets a clock for tests, and its clones, forward or back, as people and time servers do.
+    pub fn set_off(&self, millis: i64) {
+        if let Source::Tokio { start, .. } = &self.0 {
+            start.fetch_add(millis, Ordering::Relaxed);
+        }
     }
 
     /// The time.
@@ -67,7 +76,9 @@ impl Clock {
                 let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 Timestamp(0).plus(since)
             }
-            Source::Tokio { start, origin } => start.plus(origin.elapsed()),
+            Source::Tokio { start, origin } => {
+                Timestamp(start.load(Ordering::Relaxed)).plus(origin.elapsed())
+            }
         }
     }
 }

@@ -8,7 +8,8 @@
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
@@ -16,7 +17,7 @@ use super::endpoint::{Request, TokenEndpoint};
 use super::life::token_of;
 use super::{AccessToken, Principal, TokenError};
 use crate::backoff::Backoff;
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Clock;
 use crate::config::Grant;
 use crate::secret::Secret;
 use crate::store::{Saved, Store, StoreError, Token, TokenFault};
@@ -27,6 +28,10 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 /// Pauses after transient failures. The longest is what a healed outage may still cost.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Least pause between background requests that go well, for tokens whose life is next to nothing and an
+/// endpoint that always wants them renewed.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// After a failure a waiting login may have it tried again this soon, so that logins in a row don't
 /// become requests in a row.
@@ -44,12 +49,11 @@ pub(super) enum Trouble {
     SignInNeeded,
 }
 
-/// What the task is told.
-pub(super) enum Message {
-    /// A login has found no fresh token, or the upstream has rejected that of a generation.
-    Demand { rejected: Option<u64>, reply: oneshot::Sender<Result<AccessToken, Trouble>> },
-    /// Another process has written to the store.
-    StoreChanged,
+/// A login's wish for a token.
+pub(super) struct Demand {
+    /// Another one than that of this generation, which is rejected upstream or has little life left.
+    pub(super) other_than: Option<u64>,
+    pub(super) reply: oneshot::Sender<Result<AccessToken, Trouble>>,
 }
 
 pub(super) struct Renewal {
@@ -60,6 +64,8 @@ pub(super) struct Renewal {
     pub(super) store: Store,
     pub(super) clock: Clock,
     pub(super) current: Current,
+    /// Another process has written to the store.
+    pub(super) news: Arc<Notify>,
     state: State,
 }
 
@@ -73,10 +79,10 @@ struct State {
     unsaved: Option<Token>,
     trouble: Option<Trouble>,
     backoff: Backoff,
-    /// No background try before.
-    retry_at: Option<Timestamp>,
+    /// No background try before. Like the next not by the wall clock, which may be set.
+    retry_at: Option<Instant>,
     /// No try at all before.
-    hold_until: Option<Timestamp>,
+    hold_until: Option<Instant>,
 }
 
 impl Renewal {
@@ -97,140 +103,153 @@ impl Renewal {
             retry_at: None,
             hold_until: None,
         };
-        Self { principal, mailbox, endpoint, store, clock, current: Current::default(), state }
+        let (current, news) = (Current::default(), Arc::default());
+        Self { principal, mailbox, endpoint, store, clock, current, news, state }
     }
 
     /// Runs until `stop`. A request that is under way is brought to its end: what it brings may be the only
     /// valid refresh token.
-    pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Message>, stop: CancellationToken) {
-        self.load_or_note().await;
+    pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Demand>, stop: CancellationToken) {
+        let news = Arc::clone(&self.news);
+        self.look().await;
         while !stop.is_cancelled() {
-            let due = self.due_at();
-            let now = self.clock.now();
-            if due.is_some_and(|due| due <= now) {
+            let pause = self.due_in().unwrap_or(LONGEST_SLEEP);
+            if pause.is_zero() {
                 self.renew().await;
                 continue;
             }
-            let pause = due.map_or(LONGEST_SLEEP, |due| due.saturating_since(now));
             tokio::select! {
                 () = stop.cancelled() => {}
-                message = inbox.recv() => match message {
-                    Some(message) => self.take(message).await,
+                demand = inbox.recv() => match demand {
+                    Some(demand) => self.meet(demand).await,
                     None => return,
                 },
-                () = tokio::time::sleep(pause.min(LONGEST_SLEEP)) => {}
+                () = news.notified() => self.look().await,
+                // Whatever has kept news of the store away, it keeps them no longer than this.
+                () = sleep(pause.min(LONGEST_SLEEP)) => self.look().await,
             }
         }
     }
 
-    async fn take(&mut self, message: Message) {
-        match message {
-            Message::StoreChanged => {
-                let revision = self.store.token_revision(&self.principal.key()).await;
-                if revision.is_ok_and(|revision| Some(revision) != self.state.revision) {
-                    debug!(principal = %self.principal, "the store has another sign-in");
-                    self.load_or_note().await;
-                }
-            }
-            Message::Demand { rejected, reply } => {
-                let answer = self.meet_demand(rejected).await;
-                // The login may have given up.
-                let _ = reply.send(answer);
-            }
-        }
-    }
-
-    async fn meet_demand(&mut self, rejected: Option<u64>) -> Result<AccessToken, Trouble> {
-        let current = self.published();
-        if rejected.is_some() && current.as_ref().map(|token| token.generation) == rejected {
-            debug!(principal = %self.principal, "the upstream rejects the token");
-            self.publish(None);
-        }
-        let fresh = |token: &AccessToken| token.is_fresh(self.clock.now());
-        if !self.published().as_ref().is_some_and(fresh) && self.may_try() {
+    async fn meet(&mut self, Demand { other_than, reply }: Demand) {
+        if self.other_than(other_than).is_none() && self.may_try() {
             self.renew().await;
         }
-        let now = self.clock.now();
-        match self.published().filter(|token| token.is_alive(now)) {
-            Some(token) => Ok(token),
-            None => Err(self.state.trouble.clone().unwrap_or_else(|| {
-                Trouble::Transient("the token endpoint gives tokens without a life".into())
-            })),
-        }
+        let answer = self.other_than(other_than).ok_or_else(|| {
+            let waiting = || Trouble::Transient("there is no token yet".into());
+            self.state.trouble.clone().unwrap_or_else(waiting)
+        });
+        // The login may have given up.
+        let _ = reply.send(answer);
+    }
+
+    /// What is published, if it is of use to a login that does not want that generation. It stays with the
+    /// others until there is a new one: a rejection may be the fault of the mailbox.
+    fn other_than(&self, generation: Option<u64>) -> Option<AccessToken> {
+        let wanted = |token: &AccessToken| Some(token.generation) != generation;
+        self.published().filter(|token| wanted(token) && token.is_alive(self.clock.now()))
     }
 
     fn may_try(&self) -> bool {
         self.state.trouble != Some(Trouble::SignInNeeded)
-            && self.state.hold_until.is_none_or(|until| until <= self.clock.now())
+            && self.state.hold_until.is_none_or(|until| until <= Instant::now())
     }
 
     /// When the next renewal is due; `None` if only a person can bring it about.
-    fn due_at(&self) -> Option<Timestamp> {
+    fn due_in(&self) -> Option<Duration> {
         if self.state.trouble == Some(Trouble::SignInNeeded) {
             return None;
         }
         let now = self.clock.now();
         let wanted = match self.published() {
-            Some(token) if self.state.unsaved.is_none() && token.is_alive(now) => token.renew_at(),
-            _ => now,
+            Some(token) if self.state.unsaved.is_none() && token.is_alive(now) => {
+                token.renew_at().saturating_since(now)
+            }
+            _ => Duration::ZERO,
         };
-        Some(self.state.retry_at.map_or(wanted, |retry_at| wanted.max(retry_at)))
+        let held = self.state.retry_at.map(|at| at.saturating_duration_since(Instant::now()));
+        Some(wanted.max(held.unwrap_or_default()))
     }
 
     async fn renew(&mut self) {
         match self.try_renew().await {
+            // Somebody has signed out meanwhile.
+            Ok(()) if self.state.trouble == Some(Trouble::SignInNeeded) => {}
             Ok(()) => self.note_success().await,
             Err(failure) => self.note_failure(failure).await,
         }
     }
 
     async fn try_renew(&mut self) -> Result<(), TokenError> {
-        let token = match self.state.unsaved.take() {
-            Some(token) => token,
-            None => {
-                let former = self.state.revision;
-                self.load().await?;
-                let now = self.clock.now();
-                let adopted = self.published().is_some_and(|token| token.renew_at() > now);
-                if self.state.revision != former && adopted {
-                    return Ok(());
-                }
-                self.request().await?
-            }
-        };
-        self.save(token).await
+        let former = self.state.revision;
+        if let Some(token) = self.state.unsaved.take() {
+            return self.save(former.unwrap_or_default(), token).await;
+        }
+        self.load().await?;
+        let now = self.clock.now();
+        let young = |token: &AccessToken| token.is_alive(now) && token.renew_at() > now;
+        if self.state.revision != former && self.published().as_ref().is_some_and(young) {
+            return Ok(());
+        }
+        self.request().await
     }
 
-    async fn request(&self) -> Result<Token, TokenError> {
-        // From before the request: the life that is told begins at an unknown moment in between.
-        let issued_at = self.clock.now();
-        let request = match (&self.state.refresh_token, self.principal.app.grant) {
+    async fn request(&mut self) -> Result<(), TokenError> {
+        let seen = self.state.revision.unwrap_or_default();
+        let (endpoint, principal) = (Arc::clone(&self.endpoint), self.principal.clone());
+        let former = self.state.refresh_token.clone();
+        let request = match (&former, principal.app.grant) {
             (_, Grant::ClientCredentials) => Request::ClientCredentials,
             (Some(token), _) => Request::Refresh(token),
             (None, _) => {
-                return Err(TokenError::Permanent { reason: "nobody has signed in yet".into() });
+                let reason = "the sign-in brought no refresh token; is offline_access in scopes?";
+                return Err(TokenError::Permanent { reason: reason.into() });
             }
         };
-        let answer = self.endpoint.request(&self.principal.app, request).await?;
-        let former = self.state.refresh_token.clone();
-        Ok(token_of(&self.principal, answer, former, issued_at))
+        // From before the request: the life that is told begins at an unknown moment in between.
+        let issued_at = self.clock.now();
+        let news = Arc::clone(&self.news);
+        let answer = {
+            let mut asked = endpoint.request(&principal.app, request);
+            loop {
+                tokio::select! {
+                    answer = &mut asked => break answer,
+                    () = news.notified() => self.look().await,
+                }
+            }
+        };
+        if answer.is_err() {
+            self.load().await?;
+        }
+        if self.state.revision != Some(seen) {
+            // Somebody has signed in or out meanwhile: that counts, not what came of the former sign-in.
+            return Ok(());
+        }
+        let token = token_of(&principal, answer?, former, issued_at);
+        let ends_at = token.access.as_ref().map(|access| access.expires_at);
+        self.save(seen, token).await?;
+        match ends_at > Some(self.clock.now()) {
+            true => Ok(()),
+            false => Err(TokenError::transient("the token endpoint gives tokens without a life")),
+        }
     }
 
-    async fn save(&mut self, token: Token) -> Result<(), TokenError> {
-        let seen = self.state.revision.unwrap_or_default();
+    /// Writes what replaces the store's revision `seen`, then publishes it.
+    async fn save(&mut self, seen: i64, token: Token) -> Result<(), TokenError> {
         match self.store.save_token(&self.principal.key(), seen, &token).await {
-            Ok(Saved::Written(revision)) => {
-                self.state.revision = Some(revision);
-                self.adopt(token);
-                Ok(())
+            Ok(Saved::Written(revision)) => self.state.revision = Some(revision),
+            Ok(Saved::Newer) => return self.load().await,
+            Err(failure) if token.refresh_token == self.state.refresh_token => {
+                // Nothing that the next request would not bring again.
+                warn!(principal = %self.principal, %failure, "the token is not stored");
             }
-            // Somebody has signed in or out meanwhile: that counts.
-            Ok(Saved::Newer) => self.load().await,
             Err(failure) => {
                 self.state.unsaved = Some(token);
-                Err(TokenError::transient(failure.to_string()))
+                return Err(TokenError::transient(failure.to_string()));
             }
         }
+        self.adopt(token);
+        Ok(())
     }
 
     /// Takes over what the store has, if it is new.
@@ -241,26 +260,30 @@ impl Renewal {
             return Ok(());
         }
         self.state.revision = Some(revision);
+        self.state.unsaved = None;
         self.state.trouble = None;
-        self.state.retry_at = None;
         match token {
             Some(token) => self.adopt(token),
             None => {
                 self.state.refresh_token = None;
                 self.publish(None);
                 if self.principal.app.grant != Grant::ClientCredentials {
-                    return Err(TokenError::Permanent {
-                        reason: "nobody has signed in yet".into(),
-                    });
+                    let reason = "nobody has signed in yet".into();
+                    return Err(TokenError::Permanent { reason });
                 }
             }
         }
         Ok(())
     }
 
-    async fn load_or_note(&mut self) {
-        if let Err(failure) = self.load().await {
-            self.note_failure(failure).await;
+    /// Looks for a new sign-in. If the store can't be read just now, the next look is soon enough.
+    async fn look(&mut self) {
+        match self.load().await {
+            Ok(()) => {}
+            Err(TokenError::Transient { reason, .. }) => {
+                warn!(principal = %self.principal, reason, "the store can't be read");
+            }
+            Err(failure) => self.note_failure(failure).await,
         }
     }
 
@@ -274,7 +297,7 @@ impl Renewal {
 
     async fn note_success(&mut self) {
         self.state.backoff.reset();
-        self.state.retry_at = None;
+        self.state.retry_at = Some(Instant::now() + SHORTEST_PAUSE);
         self.state.hold_until = None;
         if self.state.trouble.take().is_some() {
             info!(principal = %self.principal, "tokens are renewed again");
@@ -290,10 +313,10 @@ impl Renewal {
         let reason = failure.to_string();
         let trouble = match failure {
             TokenError::Transient { retry_after, .. } => {
-                let now = self.clock.now();
+                let now = Instant::now();
                 let asked = retry_after.unwrap_or_default();
-                self.state.retry_at = Some(now.plus(self.state.backoff.pause().max(asked)));
-                self.state.hold_until = Some(now.plus(DEMAND_PAUSE.max(asked)));
+                self.state.retry_at = Some(now + self.state.backoff.pause().max(asked));
+                self.state.hold_until = Some(now + DEMAND_PAUSE.max(asked));
                 Trouble::Transient(reason.clone())
             }
             TokenError::Permanent { .. } => Trouble::SignInNeeded,

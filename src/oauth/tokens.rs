@@ -1,18 +1,18 @@
 //! What a login sees of OAuth: a fresh access token, at once if there is one.
 //!
-//! Invariant: a login waits for a token request only when no fresh token is there, and then for the
-//! one request that is under way.
+//! Invariant: a login waits for a token request only when no usable token is there, and then for the one
+//! request that is under way. For a better token than a usable one it waits but a moment.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::renewal::{Current, Message, Renewal, Trouble};
+use super::renewal::{Current, Demand, Renewal, Trouble};
 use super::{AccessToken, Principal, TokenEndpoint};
 use crate::clock::Clock;
 use crate::config::Account;
@@ -22,6 +22,10 @@ use crate::vocabulary::Protocol;
 
 /// Longest wait of a login for its token. Clients give a login about half a minute.
 const LOGIN_WAIT: Duration = Duration::from_secs(20);
+
+/// Longest wait for a token that lives longer than the one that is there. Entra answers in well under a second;
+/// while it is out of order, clients should not notice.
+const MOMENT: Duration = Duration::from_secs(2);
 
 /// Logins that may wait for one renewal; more wait for their turn to wait.
 const WAITING: usize = 1024;
@@ -41,7 +45,8 @@ pub struct Tokens {
 /// A principal's token and the way to its task.
 struct Slot {
     current: Current,
-    task: mpsc::Sender<Message>,
+    news: Arc<Notify>,
+    task: mpsc::Sender<Demand>,
 }
 
 impl Tokens {
@@ -63,9 +68,9 @@ impl Tokens {
                 let mailbox = account.mailbox.clone();
                 let renewal =
                     Renewal::new(principal, mailbox, endpoint, store.clone(), clock.clone());
-                let current = Arc::clone(&renewal.current);
+                let (current, news) = (Arc::clone(&renewal.current), Arc::clone(&renewal.news));
                 tracker.spawn(renewal.run(inbox, stop.clone()));
-                Slot { current, task }
+                Slot { current, news, task }
             });
         }
         Self { clock: clock.clone(), slots, hopeless: Mutex::default() }
@@ -76,10 +81,19 @@ impl Tokens {
         let slot = self.slot(account)?;
         let now = self.clock.now();
         let current = slot.current.read().unwrap_or_else(PoisonError::into_inner).clone();
-        match current.filter(|token| token.is_fresh(now)) {
-            Some(token) => Ok(token),
-            None => slot.demand(account, None).await,
+        if let Some(token) = current.filter(|token| token.is_alive(now)) {
+            if token.is_fresh(now) {
+                return Ok(token);
+            }
+            let other = timeout(MOMENT, slot.demand(account, Some(token.generation))).await;
+            if let Ok(Ok(other)) = other {
+                return Ok(other);
+            }
+            if token.is_alive(self.clock.now()) {
+                return Ok(token);
+            }
         }
+        slot.demand(account, None).await
     }
 
     /// Another token than `rejected`, which the upstream does not take. `None` if a new one was rejected
@@ -108,10 +122,9 @@ impl Tokens {
     }
 
     /// Another process has written to the store.
-    pub async fn store_changed(&self) {
+    pub fn store_changed(&self) {
         for slot in self.slots.values() {
-            // A task that is gone needs no news.
-            let _ = slot.task.send(Message::StoreChanged).await;
+            slot.news.notify_one();
         }
     }
 
@@ -128,11 +141,11 @@ impl Slot {
     async fn demand(
         &self,
         account: &Account,
-        rejected: Option<u64>,
+        other_than: Option<u64>,
     ) -> Result<AccessToken, Refusal> {
         let ask = async {
             let (reply, answer) = oneshot::channel();
-            self.task.send(Message::Demand { rejected, reply }).await.ok()?;
+            self.task.send(Demand { other_than, reply }).await.ok()?;
             answer.await.ok()
         };
         match timeout(LOGIN_WAIT, ask).await {
