@@ -1,7 +1,7 @@
 //! Tokens that live for seconds, in real time: clients that log in all the time never notice that one ends.
 //!
 //! `GATEPOST_LIVES=500 GATEPOST_LIFE=5 cargo test --test lives` is the long run.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod support_tokens;
 

@@ -1,4 +1,6 @@
 //! A proxy's surroundings for the tests of tokens: the emulator, a configuration, a password, an IMAP client.
+// Each test that includes this uses a part of it.
+#![allow(dead_code)]
 
 use std::io;
 use std::net::SocketAddr;
@@ -108,6 +110,17 @@ impl Site {
         let token = token_of(&principal, answer, None, a_day_ago);
         store.replace_token(&principal.key(), &token).await.unwrap();
         store.close().await;
+    }
+
+    /// How many tokens the proxy has written since the sign-in with an expired one.
+    pub(crate) async fn tokens_stored(&self) -> u64 {
+        let store = self.store().await;
+        let mut written = -1;
+        for account in &self.config().accounts {
+            written += store.token_revision(&Principal::of(account).key()).await.unwrap();
+        }
+        store.close().await;
+        written.try_into().unwrap()
     }
 
     /// Logs in over IMAP, and out.
