@@ -10,9 +10,9 @@ use super::imap::ImapFrontend;
 use super::input::{Input, TooLong};
 use super::pop3::Pop3Frontend;
 use super::refusal::Refusal;
+use super::sasl::{Exchange, Failure, Login, Mechanism, Progress};
 use super::smtp::SmtpFrontend;
 use super::upstream::Welcome;
-use crate::secret::Secret;
 use crate::vocabulary::{Protocol, TlsMode};
 
 /// Commands that are wrong, unknown or not possible before the login, per connection. Real clients that
@@ -43,15 +43,6 @@ pub enum Step {
     Login(Login),
     /// Send the goodbye of this kind ([`Frontend::goodbye`]) and close.
     Close(Closing),
-}
-
-/// What a client claims to be.
-#[derive(Debug)]
-pub struct Login {
-    /// A clean user name: UTF-8, no control characters.
-    pub user: String,
-    /// The octets as they came; not always UTF-8.
-    pub password: Secret<Vec<u8>>,
 }
 
 /// Why a session ends before its login.
@@ -130,6 +121,8 @@ pub(super) enum Action {
     Error(Vec<u8>),
     /// Answer it and start TLS.
     StartTls(Vec<u8>),
+    /// Begin a SASL exchange, with the command's initial response if it had one.
+    Authenticate(Mechanism, Option<Vec<u8>>),
     /// Have these checked.
     Login(Login),
     /// The client leaves.
@@ -144,6 +137,10 @@ pub(super) trait Dialect: Send {
     fn advance(&mut self, input: &mut Input, tls: LocalTls) -> Result<Option<Action>, TooLong>;
     /// Forgets all that was said in plain text.
     fn reset(&mut self);
+    /// A challenge of a SASL exchange, in base64.
+    fn challenge(&self, challenge: &str) -> Vec<u8>;
+    /// The answer to credentials that are none.
+    fn malformed(&self, failure: Failure) -> Vec<u8>;
     /// The answer to the login, when it is let through.
     fn accepted(&mut self, welcome: &Welcome) -> Vec<u8>;
     /// The answer to the login, when it is not.
@@ -157,6 +154,8 @@ pub struct Frontend {
     dialect: Box<dyn Dialect>,
     input: Input,
     tls: LocalTls,
+    /// The SASL exchange that is under way: the next line belongs to it.
+    exchange: Option<Exchange>,
     errors: u32,
     wrong_passwords: u32,
     /// How many empty lines began the session, until a first command has come: the time to see who
@@ -176,6 +175,7 @@ impl Frontend {
             dialect,
             input: Input::default(),
             tls,
+            exchange: None,
             errors: 0,
             wrong_passwords: 0,
             opening: Some(0),
@@ -200,19 +200,32 @@ impl Frontend {
         if let Some(closing) = self.stranger() {
             return Step::Close(closing);
         }
-        match self.dialect.advance(&mut self.input, self.tls) {
+        match self.advance() {
             Err(TooLong) => Step::Close(Closing::TooLong),
             Ok(None) => Step::Read,
-            Ok(Some(action)) => self.follow(action),
+            Ok(Some(step)) => step,
         }
+    }
+
+    /// Takes a line of the exchange that is under way, else a command.
+    fn advance(&mut self) -> Result<Option<Step>, TooLong> {
+        if let Some(exchange) = self.exchange.take() {
+            let Some(line) = self.input.line()? else {
+                self.exchange = Some(exchange);
+                return Ok(None);
+            };
+            return Ok(Some(self.exchange(exchange.respond(&line))));
+        }
+        let action = self.dialect.advance(&mut self.input, self.tls)?;
+        Ok(action.map(|action| self.follow(action)))
     }
 
     fn follow(&mut self, action: Action) -> Step {
         match action {
             Action::Reply(reply) => Step::Write(reply),
-            Action::Error(reply) => {
-                self.errors += 1;
-                Step::Write(reply)
+            Action::Error(reply) => self.error(reply),
+            Action::Authenticate(mechanism, initial) => {
+                self.exchange(Exchange::start(mechanism, initial.as_deref()))
             }
             Action::StartTls(_) if !self.input.is_empty() => {
                 Step::Close(Closing::PlaintextBehindStartTls)
@@ -221,6 +234,23 @@ impl Frontend {
             Action::Login(login) => Step::Login(login),
             Action::Quit => Step::Close(Closing::Quit),
         }
+    }
+
+    fn exchange(&mut self, progress: Progress) -> Step {
+        match progress {
+            Progress::Challenge(exchange) => {
+                let challenge = self.dialect.challenge(exchange.challenge());
+                self.exchange = Some(exchange);
+                Step::Write(challenge)
+            }
+            Progress::Done(login) => Step::Login(login),
+            Progress::Failed(failure) => self.error(self.dialect.malformed(failure)),
+        }
+    }
+
+    fn error(&mut self, reply: Vec<u8>) -> Step {
+        self.errors += 1;
+        Step::Write(reply)
     }
 
     /// Sees by the first octet or line that the client speaks another protocol.
@@ -254,6 +284,7 @@ impl Frontend {
     /// The connection is TLS now: what was said before is void (RFC 3207 section 4.2).
     pub fn tls_started(&mut self) {
         self.tls = LocalTls::Active;
+        self.exchange = None;
         self.dialect.reset();
     }
 

@@ -18,8 +18,8 @@ mod sasl;
 mod smtp;
 mod upstream;
 
-pub use frontend::{Closing, Frontend, LocalTls, Login, Step as FrontendStep};
+pub use frontend::{Closing, Frontend, LocalTls, Step as FrontendStep};
 pub use input::MAX_LINE;
 pub use refusal::Refusal;
-pub use sasl::Xoauth2;
+pub use sasl::{Login, Xoauth2};
 pub use upstream::{Goal, Rejection, Step as UpstreamStep, Upstream, Welcome};

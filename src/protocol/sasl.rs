@@ -10,7 +10,6 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use base64::prelude::BASE64_STANDARD;
 use zeroize::Zeroize;
 
-use super::frontend::Login;
 use super::input::trim_spaces_end;
 use crate::secret::Secret;
 
@@ -75,11 +74,20 @@ impl Failure {
     }
 }
 
+/// What a client claims to be.
+#[derive(Debug)]
+pub struct Login {
+    /// A clean user name: UTF-8, no control characters.
+    pub user: String,
+    /// The octets as they came; not always UTF-8.
+    pub password: Secret<Vec<u8>>,
+}
+
 /// Where an exchange stands after a message of the client.
 #[derive(Debug)]
 pub(super) enum Progress {
-    /// Send this challenge (base64, may be empty) and read a line.
-    Challenge(&'static str),
+    /// Send its challenge and read a line.
+    Challenge(Exchange),
     /// Credentials, to be checked.
     Done(Login),
     /// No credentials.
@@ -99,24 +107,29 @@ pub(super) enum Exchange {
 
 impl Exchange {
     /// Begins; `initial` is the initial response in base64, if the command had one.
-    pub(super) fn start(mechanism: Mechanism, initial: Option<&[u8]>) -> (Self, Progress) {
-        let (mut exchange, challenge) = match mechanism {
-            Mechanism::Plain => (Self::Plain, ""),
-            Mechanism::Login => (Self::LoginUser, USERNAME_PROMPT),
-        };
-        let progress = match initial {
+    pub(super) fn start(mechanism: Mechanism, initial: Option<&[u8]>) -> Progress {
+        match (mechanism, initial) {
+            (Mechanism::Plain, None) => Progress::Challenge(Self::Plain),
             // RFC 4954 section 4 and RFC 4959 section 3: `=` is an initial response of no octets. In
             // LOGIN the server speaks first, so that the client has just said that it has nothing to say.
-            Some(b"=") if mechanism == Mechanism::Login => Progress::Challenge(challenge),
-            Some(b"=") => exchange.respond(b""),
-            Some(response) => exchange.respond(response),
-            None => Progress::Challenge(challenge),
-        };
-        (exchange, progress)
+            (Mechanism::Login, None | Some(b"=")) => Progress::Challenge(Self::LoginUser),
+            (Mechanism::Plain, Some(b"=")) => Self::Plain.respond(b""),
+            (Mechanism::Plain, Some(response)) => Self::Plain.respond(response),
+            (Mechanism::Login, Some(response)) => Self::LoginUser.respond(response),
+        }
+    }
+
+    /// What the client is asked, in base64.
+    pub(super) fn challenge(&self) -> &'static str {
+        match self {
+            Self::Plain => "",
+            Self::LoginUser => USERNAME_PROMPT,
+            Self::LoginPassword(_) => PASSWORD_PROMPT,
+        }
     }
 
     /// Takes a line of the client.
-    pub(super) fn respond(&mut self, line: &[u8]) -> Progress {
+    pub(super) fn respond(self, line: &[u8]) -> Progress {
         let line = trim_spaces_end(line);
         if line == b"*" {
             return Progress::Failed(Failure::Cancelled);
@@ -124,21 +137,15 @@ impl Exchange {
         let Ok(message) = LENIENT_BASE64.decode(line).map(Secret::new) else {
             return Progress::Failed(Failure::Malformed);
         };
-        let outcome = match self {
+        let login = match self {
             Self::Plain => parse_plain(message.expose()),
             Self::LoginUser => match user_name(message.expose()) {
-                Ok(user) => {
-                    *self = Self::LoginPassword(user);
-                    return Progress::Challenge(PASSWORD_PROMPT);
-                }
+                Ok(user) => return Progress::Challenge(Self::LoginPassword(user)),
                 Err(failure) => Err(failure),
             },
-            Self::LoginPassword(user) => login(std::mem::take(user), message.expose()),
+            Self::LoginPassword(user) => login(user, message.expose()),
         };
-        match outcome {
-            Ok(login) => Progress::Done(login),
-            Err(failure) => Progress::Failed(failure),
-        }
+        login.map_or_else(Progress::Failed, Progress::Done)
     }
 }
 
@@ -204,7 +211,7 @@ mod tests {
     use super::*;
 
     fn plain(message: &[u8]) -> Progress {
-        Exchange::start(Mechanism::Plain, Some(BASE64_STANDARD.encode(message).as_bytes())).1
+        Exchange::start(Mechanism::Plain, Some(BASE64_STANDARD.encode(message).as_bytes()))
     }
 
     fn failure(progress: &Progress) -> Option<Failure> {
@@ -232,8 +239,11 @@ mod tests {
 
     #[test]
     fn login_prompts_and_takes_an_inline_user() {
-        let (mut exchange, progress) = Exchange::start(Mechanism::Login, Some(b"amFuZQ"));
-        assert!(matches!(progress, Progress::Challenge(PASSWORD_PROMPT)));
+        let Progress::Challenge(exchange) = Exchange::start(Mechanism::Login, Some(b"amFuZQ"))
+        else {
+            panic!("no prompt");
+        };
+        assert_eq!(exchange.challenge(), PASSWORD_PROMPT);
         assert!(matches!(exchange.respond(b"cHc="), Progress::Done(login) if login.user == "jane"));
     }
 

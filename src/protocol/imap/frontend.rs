@@ -6,7 +6,7 @@
 use super::super::frontend::{Action, Closing, Dialect, LocalTls};
 use super::super::input::{Input, TooLong};
 use super::super::refusal::Refusal;
-use super::super::sasl::{self, Exchange, Failure, Mechanism, Progress};
+use super::super::sasl::{self, Failure, Mechanism};
 use super::super::upstream::Welcome;
 use super::command::{Command, Reader, Reading};
 
@@ -17,7 +17,6 @@ const STARTTLS_FIRST: &str = "NO [PRIVACYREQUIRED] use STARTTLS first";
 #[derive(Default)]
 pub(in crate::protocol) struct ImapFrontend {
     reader: Reader,
-    exchange: Option<Exchange>,
     /// Of the login that is being checked or authenticated.
     tag: String,
 }
@@ -28,11 +27,6 @@ impl Dialect for ImapFrontend {
     }
 
     fn advance(&mut self, input: &mut Input, tls: LocalTls) -> Result<Option<Action>, TooLong> {
-        if let Some(exchange) = &mut self.exchange {
-            let Some(line) = input.line()? else { return Ok(None) };
-            let progress = exchange.respond(&line);
-            return Ok(Some(self.continue_exchange(progress)));
-        }
         Ok(self.reader.advance(input)?.map(|reading| match reading {
             Reading::Continue => self.ask_for_literal(tls),
             Reading::Command(command) => self.run(&command, tls),
@@ -45,6 +39,19 @@ impl Dialect for ImapFrontend {
 
     fn reset(&mut self) {
         *self = Self::default();
+    }
+
+    fn challenge(&self, challenge: &str) -> Vec<u8> {
+        format!("+ {challenge}\r\n").into_bytes()
+    }
+
+    fn malformed(&self, failure: Failure) -> Vec<u8> {
+        let status = match failure {
+            Failure::Cancelled | Failure::Malformed => "BAD",
+            Failure::BadUser => "NO [AUTHENTICATIONFAILED]",
+            Failure::OtherIdentity => "NO [AUTHORIZATIONFAILED]",
+        };
+        format!("{} {status} {}\r\n", self.tag, failure.text()).into_bytes()
     }
 
     fn accepted(&mut self, welcome: &Welcome) -> Vec<u8> {
@@ -116,55 +123,28 @@ impl ImapFrontend {
         }
     }
 
-    fn login(&mut self, command: &Command) -> Action {
+    fn login(&self, command: &Command) -> Action {
         let strings = command.strings().unwrap_or_default();
         let [user, password] = strings.as_slice() else {
             return self.error("BAD LOGIN takes a user name and a password");
         };
         match sasl::user_name(user).and_then(|user| sasl::login(user, password)) {
             Ok(login) => Action::Login(login),
-            Err(failure) => self.failed(failure),
+            Err(failure) => Action::Error(self.malformed(failure)),
         }
     }
 
-    fn authenticate(&mut self, command: &Command) -> Action {
+    fn authenticate(&self, command: &Command) -> Action {
         let strings = command.strings().unwrap_or_default();
         let (name, initial) = match strings.as_slice() {
             [name] => (name, None),
-            [name, initial] => (name, Some(initial.as_slice())),
+            [name, initial] => (name, Some(initial.clone())),
             _ => return self.error("BAD AUTHENTICATE takes a mechanism and an initial response"),
         };
         let Some(mechanism) = Mechanism::parse(name) else {
             return self.error("NO [CANNOT] mechanism not offered; use PLAIN or LOGIN");
         };
-        let (exchange, progress) = Exchange::start(mechanism, initial);
-        self.exchange = Some(exchange);
-        self.continue_exchange(progress)
-    }
-
-    fn continue_exchange(&mut self, progress: Progress) -> Action {
-        match progress {
-            Progress::Challenge(challenge) => {
-                Action::Reply(format!("+ {challenge}\r\n").into_bytes())
-            }
-            Progress::Done(login) => {
-                self.exchange = None;
-                Action::Login(login)
-            }
-            Progress::Failed(failure) => {
-                self.exchange = None;
-                self.failed(failure)
-            }
-        }
-    }
-
-    fn failed(&self, failure: Failure) -> Action {
-        let text = failure.text();
-        match failure {
-            Failure::Cancelled | Failure::Malformed => self.error(&format!("BAD {text}")),
-            Failure::BadUser => self.error(&format!("NO [AUTHENTICATIONFAILED] {text}")),
-            Failure::OtherIdentity => self.error(&format!("NO [AUTHORIZATIONFAILED] {text}")),
-        }
+        Action::Authenticate(mechanism, initial)
     }
 
     fn error(&self, answer: &str) -> Action {

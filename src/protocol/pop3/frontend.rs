@@ -6,7 +6,7 @@
 use super::super::frontend::{Action, Closing, Dialect, LocalTls};
 use super::super::input::{Input, TooLong, split_word, trim_spaces_end};
 use super::super::refusal::Refusal;
-use super::super::sasl::{self, Exchange, Failure, Mechanism, Progress};
+use super::super::sasl::{self, Failure, Mechanism};
 use super::super::upstream::Welcome;
 
 /// POP3's dialect. The default is a session that was just accepted.
@@ -14,7 +14,6 @@ use super::super::upstream::Welcome;
 pub(in crate::protocol) struct Pop3Frontend {
     /// From `USER`, until its `PASS`.
     user: Option<Vec<u8>>,
-    exchange: Option<Exchange>,
 }
 
 impl Dialect for Pop3Frontend {
@@ -24,17 +23,23 @@ impl Dialect for Pop3Frontend {
 
     fn advance(&mut self, input: &mut Input, tls: LocalTls) -> Result<Option<Action>, TooLong> {
         let Some(line) = input.line()? else { return Ok(None) };
-        Ok(Some(match &mut self.exchange {
-            Some(exchange) => {
-                let progress = exchange.respond(&line);
-                self.continue_exchange(progress)
-            }
-            None => self.run(&line, tls),
-        }))
+        Ok(Some(self.run(&line, tls)))
     }
 
     fn reset(&mut self) {
         *self = Self::default();
+    }
+
+    fn challenge(&self, challenge: &str) -> Vec<u8> {
+        format!("+ {challenge}\r\n").into_bytes()
+    }
+
+    fn malformed(&self, failure: Failure) -> Vec<u8> {
+        let code = match failure {
+            Failure::Cancelled | Failure::Malformed => "",
+            Failure::BadUser | Failure::OtherIdentity => "[AUTH] ",
+        };
+        format!("-ERR {code}{}\r\n", failure.text()).into_bytes()
     }
 
     fn accepted(&mut self, _: &Welcome) -> Vec<u8> {
@@ -93,7 +98,7 @@ impl Pop3Frontend {
                 self.user = Some(user.into_bytes());
                 Action::Reply(b"+OK now the password\r\n".to_vec())
             }
-            Err(failure) => failed(failure),
+            Err(failure) => Action::Error(self.malformed(failure)),
         }
     }
 
@@ -101,7 +106,7 @@ impl Pop3Frontend {
         let Some(user) = self.user.take() else { return error("USER comes before PASS") };
         match sasl::user_name(&user).and_then(|user| sasl::login(user, password)) {
             Ok(login) => Action::Login(login),
-            Err(failure) => failed(failure),
+            Err(failure) => Action::Error(self.malformed(failure)),
         }
     }
 
@@ -115,33 +120,7 @@ impl Pop3Frontend {
         let Some(mechanism) = Mechanism::parse(name) else {
             return error("mechanism not offered; use PLAIN or LOGIN");
         };
-        let initial = (!initial.is_empty()).then_some(initial);
-        let (exchange, progress) = Exchange::start(mechanism, initial);
-        self.exchange = Some(exchange);
-        self.continue_exchange(progress)
-    }
-
-    fn continue_exchange(&mut self, progress: Progress) -> Action {
-        match progress {
-            Progress::Challenge(challenge) => {
-                Action::Reply(format!("+ {challenge}\r\n").into_bytes())
-            }
-            Progress::Done(login) => {
-                self.exchange = None;
-                Action::Login(login)
-            }
-            Progress::Failed(failure) => {
-                self.exchange = None;
-                failed(failure)
-            }
-        }
-    }
-}
-
-fn failed(failure: Failure) -> Action {
-    match failure {
-        Failure::Cancelled | Failure::Malformed => error(failure.text()),
-        Failure::BadUser | Failure::OtherIdentity => error(&format!("[AUTH] {}", failure.text())),
+        Action::Authenticate(mechanism, (!initial.is_empty()).then(|| initial.to_vec()))
     }
 }
 

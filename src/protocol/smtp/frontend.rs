@@ -6,7 +6,7 @@
 use super::super::frontend::{Action, Closing, Dialect, LocalTls};
 use super::super::input::{Input, TooLong, split_word};
 use super::super::refusal::Refusal;
-use super::super::sasl::{Exchange, Failure, Mechanism, Progress};
+use super::super::sasl::{Failure, Mechanism};
 use super::super::upstream::Welcome;
 
 /// SMTP's dialect.
@@ -15,12 +15,11 @@ pub(in crate::protocol) struct SmtpFrontend {
     keywords: Vec<String>,
     /// The client has said HELO or EHLO.
     greeted: bool,
-    exchange: Option<Exchange>,
 }
 
 impl SmtpFrontend {
     pub(in crate::protocol) fn new(keywords: Vec<String>) -> Self {
-        Self { keywords, greeted: false, exchange: None }
+        Self { keywords, greeted: false }
     }
 }
 
@@ -31,18 +30,24 @@ impl Dialect for SmtpFrontend {
 
     fn advance(&mut self, input: &mut Input, tls: LocalTls) -> Result<Option<Action>, TooLong> {
         let Some(line) = input.line()? else { return Ok(None) };
-        Ok(Some(match &mut self.exchange {
-            Some(exchange) => {
-                let progress = exchange.respond(&line);
-                self.continue_exchange(progress)
-            }
-            None => self.run(&line, tls),
-        }))
+        Ok(Some(self.run(&line, tls)))
     }
 
     fn reset(&mut self) {
         self.greeted = false;
-        self.exchange = None;
+    }
+
+    fn challenge(&self, challenge: &str) -> Vec<u8> {
+        format!("334 {challenge}\r\n").into_bytes()
+    }
+
+    fn malformed(&self, failure: Failure) -> Vec<u8> {
+        let code = match failure {
+            Failure::Cancelled => "501 5.7.0",
+            Failure::Malformed => "501 5.5.2",
+            Failure::BadUser | Failure::OtherIdentity => "535 5.7.8",
+        };
+        format!("{code} {}\r\n", failure.text()).into_bytes()
     }
 
     fn accepted(&mut self, _: &Welcome) -> Vec<u8> {
@@ -121,34 +126,8 @@ impl SmtpFrontend {
         let Some(mechanism) = Mechanism::parse(name) else {
             return error("504 5.5.4 mechanism not offered; use PLAIN or LOGIN");
         };
-        let initial = (!initial.is_empty()).then_some(initial);
-        let (exchange, progress) = Exchange::start(mechanism, initial);
-        self.exchange = Some(exchange);
-        self.continue_exchange(progress)
+        Action::Authenticate(mechanism, (!initial.is_empty()).then(|| initial.to_vec()))
     }
-
-    fn continue_exchange(&mut self, progress: Progress) -> Action {
-        match progress {
-            Progress::Challenge(challenge) => reply(&format!("334 {challenge}")),
-            Progress::Done(login) => {
-                self.exchange = None;
-                Action::Login(login)
-            }
-            Progress::Failed(failure) => {
-                self.exchange = None;
-                failed(failure)
-            }
-        }
-    }
-}
-
-fn failed(failure: Failure) -> Action {
-    let code = match failure {
-        Failure::Cancelled => "501 5.7.0",
-        Failure::Malformed => "501 5.5.2",
-        Failure::BadUser | Failure::OtherIdentity => "535 5.7.8",
-    };
-    error(&format!("{code} {}", failure.text()))
 }
 
 fn reply(text: &str) -> Action {
