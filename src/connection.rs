@@ -110,10 +110,10 @@ impl Connection {
             Ending::Session(relayed) => (relayed.up, relayed.down),
             _ => (0, 0),
         };
-        let refused = self.refused.as_ref().map_or("", Refusal::name);
-        let reason = self.refused.as_ref().map(Refusal::text).unwrap_or_default();
-        let seconds = start.elapsed().as_secs_f64();
-        info!(outcome = %ending, refused, reason, seconds, up, down, "connection closed");
+        let refused = self.refused.as_ref().map(Refusal::name);
+        let reason = self.refused.as_ref().map(Refusal::text);
+        let millis = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        info!(outcome = %ending, refused, reason, millis, up, down, "connection closed");
     }
 
     /// The whole way.

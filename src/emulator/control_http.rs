@@ -25,7 +25,7 @@ use axum::{
 };
 use serde_json::json;
 
-use super::{Control, LoginFault, TokenFault, World, entra::Form};
+use super::{Control, Form, LoginFault, TokenFault, World};
 
 /// Answers one request to `/emulator/{action}`: 200 with a text, 204, or 400 and the reason.
 pub(super) fn answer(world: &Arc<World>, method: &Method, action: &str, form: &Form) -> Response {

@@ -6,7 +6,6 @@
 //! Invariant: every answer under a tenant's path is one that Entra gives; a fault never issues a token.
 
 use std::{
-    collections::HashMap,
     io,
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -24,7 +23,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use super::{
-    TokenFault, World,
+    Form, TokenFault, World,
     calendar::{self, Style},
     control_http, locked,
     tokens::{self, DELEGATED, Principal, Wanted},
@@ -39,9 +38,6 @@ const OPENID: [&str; 4] = ["openid", "profile", "email", "offline_access"];
 
 /// From this life on, Entra tells when to refresh: at half of it.
 const REFRESH_IN_FROM: u64 = 2 * 3_600;
-
-/// Fields of a form by name.
-pub(super) type Form = HashMap<String, String>;
 
 /// An error: its AADSTS number, and what belongs into the description.
 struct Failure(u32, String);

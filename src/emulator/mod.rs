@@ -51,6 +51,9 @@ use mailbox::PostOffice;
 use tokens::{Tokens, folded};
 use wire::Wire;
 
+/// Fields of an HTTP form by name.
+type Form = std::collections::HashMap<String, String>;
+
 /// A running upstream and token endpoint; they end when this is dropped.
 pub struct Emulator {
     control: Control,

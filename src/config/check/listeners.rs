@@ -1,0 +1,111 @@
+//! Listeners: no two on one address, no password in plain text on a network by mistake.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use toml::Spanned;
+
+use super::super::error::{ConfigError, line_at};
+use super::super::{CertificateFiles, ListenAddress, Listener, raw};
+use super::{Checker, Providers};
+use crate::vocabulary::TlsMode;
+
+impl Checker<'_> {
+    pub(super) fn listeners(
+        &self,
+        written: Vec<Spanned<raw::Listener>>,
+        providers: &Providers,
+    ) -> Result<Vec<Arc<Listener>>, ConfigError> {
+        let mut listeners: Vec<Arc<Listener>> = Vec::new();
+        for (index, listener) in written.into_iter().enumerate() {
+            let (place, key) = (listener.span(), format!("listener[{index}]"));
+            let listen = listener.get_ref().listen.span();
+            let listener = self.listener(&key, &place, listener.into_inner(), providers)?;
+            let clash = listeners.iter().find_map(|other| {
+                let mut pairs = listener
+                    .addresses
+                    .iter()
+                    .flat_map(|one| other.addresses.iter().map(move |two| (one, two)));
+                pairs.find(|(one, two)| one.clashes_with(two)).map(|(one, _)| (one, other.line))
+            });
+            if let Some((address, line)) = clash {
+                let problem = format!("{address} is taken by the listener of line {line}");
+                let remedy = "give each listener an address or port of its own";
+                return Err(self.error(&listen, format!("{key}.listen"), problem, remedy));
+            }
+            listeners.push(Arc::new(listener));
+        }
+        Ok(listeners)
+    }
+
+    fn listener(
+        &self,
+        key: &str,
+        place: &Range<usize>,
+        written: raw::Listener,
+        providers: &Providers,
+    ) -> Result<Listener, ConfigError> {
+        let addresses = self.addresses(&format!("{key}.listen"), &written.listen)?;
+        let on_lan = addresses.iter().find(|address| !address.is_loopback());
+        if let (TlsMode::None, Some(address), false) =
+            (written.tls, on_lan, written.allow_plaintext_lan)
+        {
+            let problem = format!("passwords would cross the network of {address} in plain text");
+            let remedy = "set tls = \"starttls\" or \"implicit\" \
+                          (or allow_plaintext_lan = true, where a device can't do TLS)";
+            return Err(self.error(place, format!("{key}.tls"), problem, remedy));
+        }
+        let provider =
+            self.named(&format!("{key}.provider"), place, written.provider, providers)?;
+        let protocol = written.protocol;
+        let Some(upstream) = provider.endpoint(protocol).cloned() else {
+            let problem = format!("provider {:?} has no {protocol} server", provider.name);
+            let remedy = format!("set {protocol} = \"HOST:PORT\" in [provider.{}]", provider.name);
+            return Err(self.error(place, format!("{key}.protocol"), problem, remedy));
+        };
+        let certificate = match (written.certificate, written.private_key) {
+            (None, None) => None,
+            (Some(certificate), Some(private_key)) => Some(CertificateFiles {
+                certificate: self.path(&certificate),
+                private_key: self.path(&private_key),
+            }),
+            _ => {
+                let problem = "certificate and private_key go together";
+                let remedy = "set both, or neither for a self-signed certificate";
+                return Err(self.error(place, format!("{key}.certificate"), problem, remedy));
+            }
+        };
+        let line = line_at(self.text, place.start);
+        Ok(Listener {
+            protocol,
+            addresses,
+            tls: written.tls,
+            provider,
+            upstream,
+            certificate,
+            line,
+        })
+    }
+
+    fn addresses(
+        &self,
+        key: &str,
+        listen: &Spanned<raw::OneOrMany>,
+    ) -> Result<Vec<ListenAddress>, ConfigError> {
+        let remedy = "write an IP address and port (\"127.0.0.1:1143\") or \"localhost:1143\"";
+        let error = |problem: String| self.error(&listen.span(), key, problem, remedy);
+        let mut addresses: Vec<ListenAddress> = Vec::new();
+        for text in listen.get_ref().as_slice() {
+            for address in ListenAddress::parse(text).map_err(error)? {
+                if addresses.iter().any(|other| other.clashes_with(&address)) {
+                    return Err(error(format!("{address} stands twice")));
+                }
+                addresses.push(address);
+            }
+        }
+        if addresses.is_empty() {
+            return Err(error("the list is empty".into()));
+        }
+        Ok(addresses)
+    }
+}

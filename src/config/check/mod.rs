@@ -1,0 +1,174 @@
+//! From the written configuration to the checked one: providers, then what names them.
+//!
+//! Invariant: the first thing that is wrong is reported, with its line; nothing is guessed.
+
+mod accounts;
+mod listeners;
+mod providers;
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::error::{ConfigError, line_at};
+use super::{App, Config, Provider, raw};
+
+/// What listeners and apps lead to if they don't say.
+const DEFAULT_PROVIDER: &str = "microsoft365";
+
+/// Entra's word for "any work or school account", for sign-ins without a tenant.
+const ANY_TENANT: &str = "organizations";
+
+pub(super) fn check(file: &Path, text: &str) -> Result<Config, ConfigError> {
+    let checker = Checker { file, text };
+    let raw: raw::Raw = checker.parse(text)?;
+    if let Some(url) = &raw.store.url {
+        return Err(checker.error(
+            &url.span(),
+            "store.url",
+            "this version keeps its store in SQLite alone",
+            "leave the key out; the store is then in state_dir",
+        ));
+    }
+    let providers = checker.providers(raw.provider)?;
+    let listeners = checker.listeners(raw.listener, &providers)?;
+    let apps = checker.apps(raw.app, &providers)?;
+    let accounts = checker.accounts(raw.account, &apps)?;
+    Ok(Config {
+        file: file.to_owned(),
+        state_dir: checker.state_dir(raw.state_dir)?,
+        key_file: raw.store.key.map(|key| checker.path(&key.file)),
+        listeners,
+        accounts,
+    })
+}
+
+type Providers = BTreeMap<String, Arc<Provider>>;
+type Apps = BTreeMap<String, Arc<App>>;
+
+/// The file that is checked, for the errors.
+struct Checker<'a> {
+    file: &'a Path,
+    text: &'a str,
+}
+
+impl Checker<'_> {
+    fn error(
+        &self,
+        place: &Range<usize>,
+        key: impl Into<String>,
+        problem: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> ConfigError {
+        let line = line_at(self.text, place.start);
+        ConfigError::new(self.file, Some(line), key, problem, remedy)
+    }
+
+    fn parse<T: for<'de> Deserialize<'de>>(&self, text: &str) -> Result<T, ConfigError> {
+        let syntax = |error: &toml::de::Error, key: String| {
+            let place = error.span().unwrap_or_default();
+            let remedy = "see docs/configuration.md for the keys and their values";
+            self.error(&place, key, error.message().trim(), remedy)
+        };
+        let document =
+            toml::Deserializer::parse(text).map_err(|error| syntax(&error, String::new()))?;
+        serde_path_to_error::deserialize(document)
+            .map_err(|error| syntax(error.inner(), key_of(error.path())))
+    }
+
+    /// Relative to the folder of the file.
+    fn path(&self, path: &Path) -> PathBuf {
+        self.file.parent().unwrap_or(Path::new("")).join(path)
+    }
+
+    fn state_dir(&self, given: Option<PathBuf>) -> Result<PathBuf, ConfigError> {
+        let default = || {
+            let folder = dirs::state_dir().or_else(dirs::data_local_dir)?;
+            Some(folder.join("gatepost"))
+        };
+        given.map(|path| self.path(&path)).or_else(default).ok_or_else(|| {
+            let problem = "this system has no folder for the state of programs";
+            ConfigError::new(self.file, None, "state_dir", problem, "set state_dir to a folder")
+        })
+    }
+
+    /// The provider that a listener or app names, or the default one.
+    fn named(
+        &self,
+        key: &str,
+        place: &Range<usize>,
+        name: Option<Spanned<String>>,
+        providers: &Providers,
+    ) -> Result<Arc<Provider>, ConfigError> {
+        let place = name.as_ref().map_or(place.clone(), Spanned::span);
+        let name = name.map_or(DEFAULT_PROVIDER.to_owned(), Spanned::into_inner);
+        providers.get(&name).cloned().ok_or_else(|| {
+            let known = providers.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+            let problem = format!("there is no provider {name:?}; known are {known}");
+            self.error(&place, key, problem, format!("add a table [provider.{name}]"))
+        })
+    }
+
+    /// Nothing that could forge a field or a line where it is sent.
+    fn clean(&self, key: &str, value: &Spanned<String>) -> Result<String, ConfigError> {
+        let text = value.get_ref();
+        if text.is_empty() || text.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            let problem = format!("{text:?} is empty or has a space or control character");
+            return Err(self.error(&value.span(), key, problem, "write it as in the portal"));
+        }
+        Ok(text.clone())
+    }
+}
+
+/// `listener[0].listen`, without the steps that only `Spanned` takes.
+fn key_of(path: &serde_path_to_error::Path) -> String {
+    let path = path.to_string().replace(".$__serde_spanned_private_value", "");
+    if path == "." { String::new() } else { path }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        check(Path::new("gatepost.toml"), text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn built_in_providers_are_whole() {
+        let config = check(Path::new("gatepost.toml"), "").unwrap();
+        assert!(config.listeners.is_empty());
+    }
+
+    #[test]
+    fn errors_name_line_key_and_remedy() {
+        let unknown = error(
+            "\n[[listener]]\nprotocol = \"imap\"\nlisten = \"127.0.0.1:1143\"\ntsl = \"none\"\n",
+        );
+        assert!(
+            unknown.contains("line 5") && unknown.contains("tsl") && unknown.contains("hint:"),
+            "{unknown}"
+        );
+        let wrong = error("[[listener]]\nprotocol = \"imap\"\nlisten = 1143\n");
+        assert!(wrong.contains("line 3") && wrong.contains("listener[0].listen"), "{wrong}");
+        let wrong = error("[app.a]\nclient_id = 5\n");
+        assert!(wrong.contains("line 2") && wrong.contains("app.a.client_id"), "{wrong}");
+        let missing = error("[[account]]\nmailbox = \"a@b\"\napp = \"contoso\"\n");
+        assert!(
+            missing.contains("line 3")
+                && missing.contains("account[0].app")
+                && missing.contains("[app.contoso]"),
+            "{missing}"
+        );
+        let twice = error(
+            "[[listener]]\nprotocol = \"imap\"\nlisten = \"localhost:1143\"\n[[listener]]\nprotocol = \"pop3\"\nlisten = \"127.0.0.1:1143\"\n",
+        );
+        assert!(twice.contains("line 6") && twice.contains("line 1"), "{twice}");
+        let lan = error("[[listener]]\nprotocol = \"imap\"\nlisten = \"0.0.0.0:1143\"\n");
+        assert!(lan.contains("allow_plaintext_lan"), "{lan}");
+    }
+}
