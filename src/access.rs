@@ -46,6 +46,8 @@ pub struct Access {
     store: Store,
     hasher: Hasher,
     book: RwLock<Arc<Book>>,
+    /// Held while the store is read, so that an older book never takes the place of a newer one.
+    reading: tokio::sync::Mutex<()>,
     slow: SlowHashes,
 }
 
@@ -64,7 +66,13 @@ impl Access {
     pub async fn open(store: Store) -> Result<Self, StoreError> {
         let hasher = Hasher::new(&store);
         let slow = SlowHashes::new()?;
-        let access = Self { store, hasher, book: RwLock::default(), slow };
+        let access = Self {
+            store,
+            hasher,
+            book: RwLock::default(),
+            reading: tokio::sync::Mutex::default(),
+            slow,
+        };
         access.reload().await?;
         Ok(access)
     }
@@ -74,12 +82,13 @@ impl Access {
         self.book().by_mailbox.is_empty()
     }
 
-    /// Reads the passwords anew if another process has written; whether it had.
-    pub async fn refresh(&self) -> Result<bool, StoreError> {
+    /// Reads the passwords anew if another process has written.
+    pub async fn refresh(&self) -> Result<(), StoreError> {
+        let _turn = self.reading.lock().await;
         if self.store.version().await? == self.book().version {
-            return Ok(false);
+            return Ok(());
         }
-        self.reload().await.map(|()| true)
+        self.reload().await
     }
 
     async fn reload(&self) -> Result<(), StoreError> {
@@ -107,10 +116,14 @@ impl Access {
     ) -> Result<(), Refusal> {
         let mailbox = account.map_or(&login.user, |account| &account.mailbox).to_lowercase();
         let password = text_of(login.password.expose());
-        let mut verdict = self.verdict(&mailbox, &password, protocol, peer).await;
-        // A password that was added a moment ago must not be refused.
-        if verdict == Err(Refusal::BadCredentials) && self.refresh().await.unwrap_or(false) {
-            verdict = self.verdict(&mailbox, &password, protocol, peer).await;
+        let book = self.book();
+        let mut verdict = self.verdict(&book, &mailbox, &password, protocol, peer).await;
+        // A password that was added a moment ago must not be refused; whoever has read it meanwhile.
+        if verdict == Err(Refusal::BadCredentials) && self.refresh().await.is_ok() {
+            let newer = self.book();
+            if !Arc::ptr_eq(&book, &newer) {
+                verdict = self.verdict(&newer, &mailbox, &password, protocol, peer).await;
+            }
         }
         // A password may be left of an account that is gone.
         if account.is_some() { verdict } else { Err(Refusal::BadCredentials) }
@@ -118,12 +131,12 @@ impl Access {
 
     async fn verdict(
         &self,
+        book: &Book,
         mailbox: &str,
         password: &str,
         protocol: Protocol,
         peer: IpAddr,
     ) -> Result<(), Refusal> {
-        let book = self.book();
         let records = book.by_mailbox.get(mailbox).map_or(&[][..], Vec::as_slice);
         let generated = self.hasher.generated(mailbox, password);
         let quick = self.slow.quick(mailbox, password);
@@ -390,6 +403,19 @@ mod tests {
             bench.check(b"wrong", Protocol::Smtp, LOCAL).await,
             Err(Refusal::BadCredentials)
         );
+    }
+
+    #[tokio::test]
+    async fn a_password_that_is_added_during_the_check_counts() {
+        let bench = Bench::new().await;
+        let chosen = Secret::new(b"of somebody else".to_vec());
+        let hash = bench.access.hasher.hash_chosen("jane@contoso.com", &chosen).await.unwrap();
+        bench.add(hash, &[], &[]).await;
+        let new = bench.access.hasher.generated("jane@contoso.com", "new");
+        // The check goes on to its slow hash, and meanwhile the password is added and read.
+        let check = bench.check(b"new", Protocol::Imap, LOCAL);
+        let (verdict, ()) = tokio::join!(check, bench.add(Hash::Generated(new.to_vec()), &[], &[]));
+        assert_eq!(verdict, Ok(()));
     }
 
     #[tokio::test]

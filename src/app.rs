@@ -233,11 +233,12 @@ fn bind_all(config: &Config) -> Result<Vec<(Arc<Listener>, TcpListener)>> {
                 Err(error) if address.optional && is_absent(&error) => {
                     info!(%address, "left out: this machine has no such address");
                 }
-                Err(error) => {
-                    let place = format!("{}, line {}", config.file.display(), listener.line);
-                    return Err(error)
-                        .with_context(|| format!("{place}: can't listen on {address}"));
-                }
+                Err(error) => bail!(
+                    "{}, line {}: can't listen on {address}: {error}\n\
+                     hint: another program has that port, or it takes root; choose another one",
+                    config.file.display(),
+                    listener.line
+                ),
             }
         }
     }

@@ -39,6 +39,9 @@ const LOGIN: Duration = Duration::from_secs(60);
 /// For writing to a client that does not read.
 const WRITE: Duration = Duration::from_secs(30);
 
+/// For a client to read the goodbye and close.
+const LINGER: Duration = Duration::from_secs(2);
+
 /// Octets read at a time before the login.
 const READ: usize = 4096;
 
@@ -123,7 +126,7 @@ impl Connection {
         loop {
             let login;
             (client, login) = client.read_login(&self.door, deadline).await?;
-            match self.admit(&login).await {
+            match self.admit(login).await {
                 Ok((account, session)) => return self.relay(client, &account, session).await,
                 Err(refusal) => {
                     debug!(refusal = refusal.name(), reason = refusal.text(), "login refused");
@@ -153,16 +156,16 @@ impl Connection {
         Ok(client)
     }
 
-    /// From checked credentials to a session upstream.
-    async fn admit(&self, login: &Login) -> Result<(Arc<Account>, Session), Refusal> {
+    /// From credentials, which end here, to a session upstream.
+    async fn admit(&self, login: Login) -> Result<(Arc<Account>, Session), Refusal> {
         let Door { listener, gate, .. } = &*self.door;
         let account = gate.config.account(&login.user);
         if let Some(account) = account {
             Span::current().record("account", account.mailbox.as_str());
         }
-        let check =
-            gate.access.check(account.map(Arc::as_ref), login, listener.protocol, self.peer.ip());
-        check.await?;
+        let (known, peer) = (account.map(Arc::as_ref), self.peer.ip());
+        gate.access.check(known, &login, listener.protocol, peer).await?;
+        drop(login);
         let account = account.ok_or(Refusal::BadCredentials)?;
         if !listener.provider.shares_tokens_with(&account.app.provider) {
             let (here, there) = (&listener.provider.name, &account.app.provider.name);
@@ -293,8 +296,17 @@ impl Client {
         let goodbye = self.frontend.goodbye(closing);
         // A client that is gone does not hear it.
         let _ = self.write(&goodbye).await;
-        let _ = timeout(WRITE, self.stream.shutdown()).await;
+        let _ = timeout(LINGER, self.linger()).await;
         Ending::Closed(closing)
+    }
+
+    /// Lets a client that is still sending read why: closing with its bytes unread would reset the
+    /// connection (RFC 1122 section 4.2.2.13) and take the goodbye with it.
+    async fn linger(&mut self) -> io::Result<()> {
+        self.stream.shutdown().await?;
+        let mut buffer = [0; READ];
+        while self.stream.read(&mut buffer).await? > 0 {}
+        Ok(())
     }
 
     fn accept(self, welcome: &Welcome) -> (Stream, Vec<u8>, Vec<u8>) {
