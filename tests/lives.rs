@@ -66,8 +66,8 @@ async fn live(lives: u32, life: Duration) {
     );
     assert!(failed.is_empty(), "{failures} of {logins}: {:?}", failed.first());
     assert!(logins > u64::from(lives), "only {logins} logins");
-    // Two principals, each with a token about twice in a life, and never more than one a second.
-    let most = 2 * (2 * u64::from(lives) + 4);
+    // Two principals, each with a token every 0.475 lives at most.
+    let most = u64::from(2 * lives * 9 / 4) + 8;
     assert!(requests >= u64::from(2 * lives) && requests <= most, "{requests} requests");
 }
 

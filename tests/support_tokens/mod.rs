@@ -2,6 +2,8 @@
 // Each test that includes this uses a part of it.
 #![allow(dead_code)]
 
+pub(crate) mod paused;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
