@@ -221,6 +221,9 @@ fn errors_of_the_configuration_name_file_line_key_and_remedy() {
 #[test]
 fn passwords_are_made_listed_and_revoked() {
     let bench = Bench::new();
+    // Whoever adds a password need not have the client secret.
+    fs::remove_file(bench.path("secret")).unwrap();
+    bench.bad(&["run"], 2, &["app.lab.client_secret", "hint:"]);
     let made = bench.good(&[
         "password",
         "add",

@@ -19,14 +19,14 @@ fn blocks(text: &str, language: &str) -> Vec<String> {
 
 #[test]
 fn every_example_loads() {
-    // The README's names a file with a secret.
     let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("contoso-secret"), "s").unwrap();
+    let file = folder.path().join("gatepost.toml");
     let mut loaded = 0;
     for document in ["README.md", "docs/configuration.md"] {
         for block in blocks(&read(document), "toml") {
-            let file = folder.path().join("gatepost.toml");
-            Config::parse(&file, &block)
+            fs::write(&file, &block).unwrap();
+            // The secrets of the examples are nobody's.
+            Config::load_without_secrets(&file)
                 .unwrap_or_else(|error| panic!("{document}: {error}\n{block}"));
             loaded += 1;
         }

@@ -5,9 +5,9 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use zeroize::Zeroize;
 
-use super::{UsageError, account, open, ui};
+use super::{UsageError, account, ui, with_store};
 use crate::clock::Clock;
-use crate::config::Grant;
+use crate::config::{Config, Grant};
 use crate::net::{ClientTls, http_client};
 use crate::oauth::{HttpEndpoint, Principal, Request, TokenEndpoint, TokenError, token_of};
 use crate::secret::Secret;
@@ -23,7 +23,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn login(file: &Path, args: Args) -> Result<()> {
-    let (config, store) = open(file).await?;
+    let (config, store) = with_store(Config::load(file)?).await?;
     let account = account(&config, &args.mailbox)?;
     let principal = Principal::of(account);
     let given = match (account.app.grant, args.refresh_token_stdin) {

@@ -113,9 +113,12 @@ impl UsageError {
     }
 }
 
-/// What the commands that work on the store need.
+/// What the commands that work on the store alone need.
 async fn open(file: &Path) -> Result<(Config, Store)> {
-    let config = Config::load(file)?;
+    with_store(Config::load_without_secrets(file)?).await
+}
+
+async fn with_store(config: Config) -> Result<(Config, Store)> {
     let store = Store::open(&config.state_dir, config.key_file.as_deref()).await?;
     Ok((config, store))
 }

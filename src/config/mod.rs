@@ -12,11 +12,12 @@ mod error;
 mod listen;
 mod raw;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use url::Url;
 
+use check::Secrets;
 pub use endpoint::Endpoint;
 pub use error::ConfigError;
 pub use listen::ListenAddress;
@@ -169,19 +170,27 @@ impl Account {
 
 impl Config {
     /// Reads and checks a file.
-    pub fn load(file: &std::path::Path) -> Result<Self, ConfigError> {
-        let text =
-            std::fs::read_to_string(file).map_err(|error| ConfigError::unreadable(file, &error))?;
-        Self::parse(file, &text)
+    pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        check::check(file, &read(file)?, Secrets::Read)
+    }
+
+    /// The same but for the client secrets, for what asks for no token: whoever adds a password need not have
+    /// them at hand.
+    pub fn load_without_secrets(file: &Path) -> Result<Self, ConfigError> {
+        check::check(file, &read(file)?, Secrets::Leave)
     }
 
     /// Checks the text of a file. Relative paths in it are relative to the file's folder.
-    pub fn parse(file: &std::path::Path, text: &str) -> Result<Self, ConfigError> {
-        check::check(file, text)
+    pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
+        check::check(file, text, Secrets::Read)
     }
 
     /// The account that `user` means.
     pub fn account(&self, user: &str) -> Option<&Arc<Account>> {
         self.accounts.iter().find(|account| account.answers_to(user))
     }
+}
+
+fn read(file: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(file).map_err(|error| ConfigError::unreadable(file, &error))
 }

@@ -8,7 +8,7 @@ use toml::Spanned;
 
 use super::super::error::ConfigError;
 use super::super::{Account, App, Grant, raw};
-use super::{ANY_TENANT, Apps, Checker, Providers};
+use super::{ANY_TENANT, Apps, Checker, Providers, Secrets};
 use crate::secret::Secret;
 
 impl Checker<'_> {
@@ -85,6 +85,7 @@ impl Checker<'_> {
         let error = |problem: String| self.error(&place, key, problem, remedy);
         let source = written.into_inner();
         let secret = match (source.env, source.file) {
+            (Some(_), None) | (None, Some(_)) if self.secrets == Secrets::Leave => return Ok(None),
             (Some(name), None) => std::env::var(&name)
                 .map_err(|_| error(format!("the environment has no variable {name}")))?,
             (None, Some(file)) => {

@@ -23,8 +23,15 @@ const DEFAULT_PROVIDER: &str = "microsoft365";
 /// Entra's word for "any work or school account", for sign-ins without a tenant.
 const ANY_TENANT: &str = "organizations";
 
-pub(super) fn check(file: &Path, text: &str) -> Result<Config, ConfigError> {
-    let checker = Checker { file, text };
+/// Whether the client secrets are read; without them no token can be asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Secrets {
+    Read,
+    Leave,
+}
+
+pub(super) fn check(file: &Path, text: &str, secrets: Secrets) -> Result<Config, ConfigError> {
+    let checker = Checker { file, text, secrets };
     let raw: raw::Raw = checker.parse(text)?;
     if let Some(url) = &raw.store.url {
         return Err(checker.error(
@@ -50,10 +57,11 @@ pub(super) fn check(file: &Path, text: &str) -> Result<Config, ConfigError> {
 type Providers = BTreeMap<String, Arc<Provider>>;
 type Apps = BTreeMap<String, Arc<App>>;
 
-/// The file that is checked, for the errors.
+/// The file that is checked.
 struct Checker<'a> {
     file: &'a Path,
     text: &'a str,
+    secrets: Secrets,
 }
 
 impl Checker<'_> {
@@ -135,12 +143,12 @@ mod tests {
     use super::*;
 
     fn error(text: &str) -> String {
-        check(Path::new("gatepost.toml"), text).unwrap_err().to_string()
+        check(Path::new("gatepost.toml"), text, Secrets::Read).unwrap_err().to_string()
     }
 
     #[test]
     fn built_in_providers_are_whole() {
-        let config = check(Path::new("gatepost.toml"), "").unwrap();
+        let config = check(Path::new("gatepost.toml"), "", Secrets::Read).unwrap();
         assert!(config.listeners.is_empty());
     }
 

@@ -19,8 +19,12 @@ impl Checker<'_> {
         &self,
         written: BTreeMap<String, Spanned<raw::Provider>>,
     ) -> Result<Providers, ConfigError> {
-        let built_in: BTreeMap<String, Spanned<raw::Provider>> =
-            Checker { file: Path::new("built-in providers"), text: BUILT_IN }.parse(BUILT_IN)?;
+        let built_in: BTreeMap<String, Spanned<raw::Provider>> = Checker {
+            file: Path::new("built-in providers"),
+            text: BUILT_IN,
+            secrets: self.secrets,
+        }
+        .parse(BUILT_IN)?;
         // One of the file's own goes before a built-in one of the same name.
         built_in
             .into_iter()
