@@ -158,7 +158,7 @@ impl Connection {
 
     /// From credentials, which end here, to a session upstream.
     async fn admit(&self, login: Login) -> Result<(Arc<Account>, Session), Refusal> {
-        let Door { listener, gate, .. } = &*self.door;
+        let Door { listener, server, gate, .. } = &*self.door;
         let account = gate.config.account(&login.user);
         if let Some(account) = account {
             Span::current().record("account", account.mailbox.as_str());
@@ -173,6 +173,7 @@ impl Connection {
             return Err(Refusal::NotPermitted { said });
         }
         let token = gate.tokens.get(account).await?;
+        Span::current().record("upstream", field::display(server.endpoint()));
         let session = match self.log_in(account, &token).await {
             Err(Rejection::Token { said }) => self.log_in_anew(account, &token, said).await,
             first => first.map_err(refusal),
@@ -182,7 +183,6 @@ impl Connection {
 
     async fn log_in(&self, account: &Account, token: &AccessToken) -> Result<Session, Rejection> {
         let Door { listener, server, .. } = &*self.door;
-        Span::current().record("upstream", field::display(server.endpoint()));
         let user = account.xoauth2_user(listener.protocol);
         match Xoauth2::new(user, &token.token) {
             Some(login) => server.log_in(login).await,
