@@ -241,7 +241,7 @@ pub(crate) fn accounts(kind: Kind, client_id: &str, scope: &str) -> Vec<Arc<Acco
     let text = format!(
         "state_dir = \"state\"\n\
          [app.lab]\nprovider = \"lab\"\nclient_id = \"{client_id}\"\nscopes = [\"{scope}\"]\n\
-         grant = \"{grant}\"\nclient_secret = {{ env = \"CARGO_MANIFEST_DIR\" }}\n\
+         grant = \"{grant}\"\nclient_secret = {{ env = \"PATH\" }}\n\
          [[account]]\nmailbox = \"jane@contoso.example\"\napp = \"lab\"\n\
          [[account]]\nmailbox = \"sales@contoso.example\"\napp = \"lab\"\n{owner}\
          [provider.lab]\ntoken_url = \"http://127.0.0.1:1/token\"\n"
