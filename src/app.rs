@@ -38,6 +38,10 @@ const SHOW: Duration = Duration::from_secs(1);
 /// How long sessions may go on after a stop.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// How long a token request that is under way at a stop may take: as long as it has in all. Its answer may be
+/// the only valid refresh token.
+const LAST_REQUEST: Duration = Duration::from_secs(15);
+
 /// Pause after a failure to accept, which is a lack of file descriptors or memory.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
@@ -97,8 +101,8 @@ impl App {
         self.tracker.close();
         if timeout(GRACE, self.tracker.wait()).await.is_err() {
             self.cut.cancel();
-            // Only a token request can still be under way; it has a deadline of its own.
-            let _ = timeout(GRACE, self.tracker.wait()).await;
+            // What is left then is stuck, and ends with the process.
+            let _ = timeout(LAST_REQUEST, self.tracker.wait()).await;
         }
         self.store.close().await;
     }
@@ -161,21 +165,28 @@ async fn accept(door: Arc<Door>, socket: TcpListener, tracker: TaskTracker, ids:
 
 async fn watch_store(store: Store, gate: Arc<Gate>) {
     let mut seen = None;
+    let mut readable = true;
     loop {
-        match store.version().await {
-            Ok(version) if seen == Some(version) => {}
-            Ok(version) => {
-                seen = Some(version);
-                if let Err(error) = gate.access.refresh().await {
-                    warn!(%error, "the app passwords can't be read");
-                    seen = None;
-                }
-                gate.tokens.store_changed();
-            }
-            Err(error) => warn!(%error, "the store can't be read"),
+        match look_at_store(&store, &gate, &mut seen).await {
+            Err(error) if readable => warn!(%error, "the store can't be read; trying again"),
+            Ok(()) if !readable => info!("the store can be read again"),
+            _ => {}
         }
+        readable = seen.is_some();
         sleep(WATCH).await;
     }
+}
+
+/// Takes over what another process has written since the version `seen`, which is none after a failure.
+async fn look_at_store(store: &Store, gate: &Gate, seen: &mut Option<i64>) -> Result<()> {
+    let former = seen.take();
+    let version = store.version().await?;
+    if former != Some(version) {
+        gate.access.refresh().await?;
+        gate.tokens.store_changed();
+    }
+    *seen = Some(version);
+    Ok(())
 }
 
 async fn show_sessions(state_dir: PathBuf, sessions: Arc<Sessions>) {
