@@ -364,7 +364,6 @@ set quit = yes
 """
 
 TLS_SWITCHES = combined(differing("ssl", "off", "on", "on"), differing("starttls", "off", "on", "off"))
-ONE_OF_BOTH = combined(differing("ssl", "no", "no", "yes"), differing("starttls", "no", "yes", "no"))
 YES_NO = combined(differing("ssl", "no", "yes", "yes"), differing("starttls", "no", "yes", "no"))
 
 
@@ -409,8 +408,11 @@ FETCHING = [
     fetchmail("pop3", "pop3"),
     getmail("imap", "IMAP", 'mailboxes = ("INBOX",)'),
     getmail("pop3", "POP3", ""),
+    # Behind STARTTLS imaplib2 now and then sends nothing once TLS is on, and waits for ever: its reading thread
+    # and the handshake share the socket.
     *[Client(f"offlineimap {mechanism}", "imap", ["offlineimap", "-o", "-c", "$config", "-u", "basic"], config=OFFLINEIMAP,
-             words=combined(ONE_OF_BOTH, differing("mechanism", *[mechanism] * 3))) for mechanism in ["PLAIN", "LOGIN"]],
+             words=combined(differing("ssl", "no", None, "yes"), differing("starttls", "no", None, "no"),
+                            differing("mechanism", *[mechanism] * 3))) for mechanism in ["PLAIN", "LOGIN"]],
     *[Client(f"mpop {mechanism}", "pop3", ["mpop", "--file", "$config"], config=MPOP,
              words=combined(TLS_SWITCHES, differing("mechanism", *[mechanism] * 3))) for mechanism in ["user", "plain", "login"]],
     *[Client("fdm", protocol, ["fdm", "-f", "$config", "-k", "fetch"], config=FDM,
