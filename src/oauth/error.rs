@@ -3,9 +3,11 @@
 //! Invariant: only an OAuth error (RFC 6749 section 5.2) that says so is permanent. A captive portal's page,
 //! a gateway's 404 or half an answer is transient, whatever its status.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Deserialize;
+
+use crate::clock::{Clock, Timestamp};
 
 /// A token request that brought no token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -88,10 +90,10 @@ impl OAuthError {
 
 /// RFC 9110 section 10.2.3: seconds or a date.
 fn parse_retry_after(value: &str) -> Option<Duration> {
-    let until = || httpdate::parse_http_date(value).ok();
+    let until = || httpdate::parse_http_date(value).ok()?.duration_since(UNIX_EPOCH).ok();
     let wait = match value.trim().parse() {
         Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => until()?.duration_since(SystemTime::now()).unwrap_or_default(),
+        Err(_) => Timestamp::from_millis(0).plus(until()?).saturating_since(Clock::system().now()),
     };
     Some(wait.min(LONGEST_RETRY_AFTER))
 }
