@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::access::Access;
+use crate::attention::Attention;
 use crate::clock::Clock;
 use crate::config::{Config, Endpoint, Listener, Provider};
 use crate::connection::{Door, Gate, serve};
@@ -66,11 +67,13 @@ impl App {
         let (tracker, stop, cut) =
             (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
         let endpoints = token_endpoints(&config, &mut trust)?;
+        let attention = Attention::new(config.on_attention.clone(), config.secret_variables());
         let tokens = Tokens::start(
             &config.accounts,
             |principal| Arc::clone(&endpoints[&principal.app.provider.name]),
             &store,
             &clock,
+            &attention,
             &tracker,
             &stop,
         );

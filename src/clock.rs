@@ -25,6 +25,25 @@ impl Timestamp {
         self.0
     }
 
+    /// The beginning of a day in UTC; `None`: there is no such day.
+    pub fn of_date(year: i32, month: u8, day: u8) -> Option<Self> {
+        let month = time::Month::try_from(month).ok()?;
+        let date = time::Date::from_calendar_date(year, month, day).ok()?;
+        Self::of_unix_seconds(date.midnight().assume_utc().unix_timestamp())
+    }
+
+    /// From seconds since 1970; `None`: beyond all days.
+    pub fn of_unix_seconds(seconds: i64) -> Option<Self> {
+        seconds.checked_mul(1000).map(Self)
+    }
+
+    /// For people: `2027-01-31 07:05 UTC`.
+    pub fn text(self) -> String {
+        let format = time::macros::format_description!("[year]-[month]-[day] [hour]:[minute] UTC");
+        let date = time::OffsetDateTime::from_unix_timestamp(self.0.div_euclid(1000)).ok();
+        date.and_then(|date| date.format(format).ok()).unwrap_or_else(|| "beyond all dates".into())
+    }
+
     /// Later by `duration`.
     pub fn plus(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))

@@ -160,10 +160,10 @@ impl Connection {
     async fn admit(&self, login: Login) -> Result<(Arc<Account>, Session), Refusal> {
         let Door { listener, server, gate, .. } = &*self.door;
         let account = gate.config.account(&login.user);
-        if let Some(account) = account {
+        if let Some(account) = &account {
             Span::current().record("account", account.mailbox.as_str());
         }
-        let (known, peer) = (account.map(Arc::as_ref), self.peer.ip());
+        let (known, peer) = (account.as_deref(), self.peer.ip());
         gate.access.check(known, &login, listener.protocol, peer).await?;
         drop(login);
         let account = account.ok_or(Refusal::BadCredentials)?;
@@ -172,13 +172,13 @@ impl Connection {
             let said = format!("this listener leads to provider {here}, its app is of {there}");
             return Err(Refusal::NotPermitted { said });
         }
-        let token = gate.tokens.get(account).await?;
+        let token = gate.tokens.get(&account).await?;
         Span::current().record("upstream", field::display(server.endpoint()));
-        let session = match self.log_in(account, &token).await {
-            Err(Rejection::Token { said }) => self.log_in_anew(account, &token, said).await,
+        let session = match self.log_in(&account, &token).await {
+            Err(Rejection::Token { said }) => self.log_in_anew(&account, &token, said).await,
             first => first.map_err(refusal),
         };
-        session.map(|session| (Arc::clone(account), session))
+        session.map(|session| (account, session))
     }
 
     async fn log_in(&self, account: &Account, token: &AccessToken) -> Result<Session, Rejection> {

@@ -18,15 +18,16 @@
 //! | 7 | [`cli`] |
 //! | 6 | [`app`] |
 //! | 5 | [`connection`], [`emulator`] |
-//! | 4 | [`upstream`] |
+//! | 4 | [`upstream`], [`signin`] |
 //! | 3 | [`access`], [`oauth`], [`sessions`] |
 //! | 2 | [`store`], [`net`] |
 //! | 1 | [`config`], [`protocol`] |
-//! | 0 | [`secret`], [`vocabulary`], [`clock`], [`backoff`], [`private_file`] |
+//! | 0 | [`secret`], [`vocabulary`], [`clock`], [`backoff`], [`private_file`], [`attention`] |
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod access;
 pub mod app;
+pub mod attention;
 pub mod backoff;
 pub mod cli;
 pub mod clock;
@@ -39,6 +40,7 @@ pub mod private_file;
 pub mod protocol;
 pub mod secret;
 pub mod sessions;
+pub mod signin;
 pub mod store;
 pub mod upstream;
 pub mod vocabulary;

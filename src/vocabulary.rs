@@ -71,3 +71,12 @@ impl fmt::Display for TlsMode {
         })
     }
 }
+
+/// What has to change before tokens are granted again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The sign-in: it was revoked, has expired, or lacks a consent. The same refresh token stays useless.
+    SignIn,
+    /// The app registration, its secret or the configuration.
+    Registration,
+}

@@ -160,6 +160,7 @@ fn passing() -> Vec<TokenError> {
     let transient = |reason: &str, wait: Option<u64>| TokenError::Transient {
         reason: reason.into(),
         retry_after: wait.map(seconds),
+        trace: None,
     };
     vec![transient("down", None), transient("throttled", Some(0)), transient("busy", Some(120))]
 }
@@ -362,8 +363,11 @@ async fn the_clock_is_set() {
 async fn nothing_makes_requests_without_a_pause() {
     let token =
         |life, refresh_in: Option<u64>| Reply::Token(seconds(life), refresh_in.map(seconds));
-    let retry =
-        |wait| TokenError::Transient { reason: "0".into(), retry_after: Some(seconds(wait)) };
+    let retry = |wait| TokenError::Transient {
+        reason: "0".into(),
+        retry_after: Some(seconds(wait)),
+        trace: None,
+    };
     let replies = [token(0, None), token(1, None), token(3600, Some(0)), Reply::Fail(retry(0))];
     for kind in KINDS {
         for reply in &replies {

@@ -1,91 +1,309 @@
-//! `gatepost login`: sign a mailbox in. A running proxy sees it within a second.
+//! `gatepost login`: sign mailboxes in. A running proxy sees it within a second.
 
+use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use zeroize::Zeroize;
 
+use super::large::large;
 use super::{UsageError, account, ui, with_store};
 use crate::clock::Clock;
 use crate::config::{Config, Grant};
 use crate::net::{ClientTls, http_client};
-use crate::oauth::{HttpEndpoint, Principal, Request, TokenEndpoint, TokenError, token_of};
+use crate::oauth::{
+    HttpEndpoint, Principal, Redirected, Request, TokenEndpoint, TokenError, token_of,
+};
 use crate::secret::Secret;
+use crate::signin::{Callback, SignIns, SignedIn, Waiting, sign_in_by_device};
 use crate::store::{Store, Token};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Which mailbox
-    mailbox: String,
-    /// Read a refresh token from standard input
+    /// Which mailboxes
+    #[arg(required = true)]
+    mailbox: Vec<String>,
+    /// Show a code to type on another device, for machines without a browser
     #[arg(long)]
+    device_code: bool,
+    /// Don't open a browser here, only print the address
+    #[arg(long)]
+    no_browser: bool,
+    /// Read a refresh token from standard input
+    #[arg(long, conflicts_with_all = ["device_code", "no_browser"])]
     refresh_token_stdin: bool,
 }
 
 pub(super) async fn login(file: &Path, args: Args) -> Result<()> {
     let (config, store) = with_store(Config::load(file)?).await?;
-    let account = account(&config, &args.mailbox)?;
-    let principal = Principal::of(account);
-    let given = match (account.app.grant, args.refresh_token_stdin) {
-        (Grant::ClientCredentials, false) => None,
-        (Grant::ClientCredentials, true) => {
-            let problem = format!("app {} signs in by itself", account.app.name);
-            let hint = format!("gatepost login {} tries it", account.mailbox);
+    let mut principals: Vec<Principal> = Vec::new();
+    for mailbox in &args.mailbox {
+        let principal = Principal::of(&*account(&config, mailbox)?);
+        if !principals.iter().any(|other| other.key() == principal.key()) {
+            principals.push(principal);
+        }
+    }
+    let done = sign_in(&config, &store, principals, &args).await;
+    store.close().await;
+    done
+}
+
+/// How somebody signs in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Nobody does: the app or machine is its own proof.
+    ByItself,
+    Browser,
+    Device,
+    RefreshToken,
+}
+
+/// Each in its own way; those in browsers at the same time.
+async fn sign_in(
+    config: &Config,
+    store: &Store,
+    principals: Vec<Principal>,
+    args: &Args,
+) -> Result<()> {
+    let mut in_browsers = Vec::new();
+    for principal in principals {
+        match way(&principal, args)? {
+            Way::ByItself => try_app(store, &principal).await?,
+            Way::Browser => in_browsers.push(principal),
+            Way::Device => by_device(config, store, &principal).await?,
+            Way::RefreshToken => by_refresh_token(store, &principal).await?,
+        }
+    }
+    if in_browsers.is_empty() {
+        return Ok(());
+    }
+    by_browser(config, store, in_browsers, !args.no_browser).await
+}
+
+fn way(principal: &Principal, args: &Args) -> Result<Way> {
+    let app = &principal.app;
+    if !app.grant.is_delegated() {
+        if args.refresh_token_stdin || args.device_code {
+            let problem = format!("app {} signs in by itself", app.name);
+            let hint = "gatepost login MAILBOX, without an option, tries it";
             return Err(UsageError::new(problem, hint).into());
         }
-        (_, true) => Some(read_token()?),
-        (_, false) => {
-            let problem = "this version signs a person in by a refresh token alone";
-            let hint = format!("gatepost login {} --refresh-token-stdin < FILE", account.mailbox);
-            return Err(UsageError::new(problem, hint).into());
-        }
+        return Ok(Way::ByItself);
+    }
+    if args.refresh_token_stdin {
+        return Ok(Way::RefreshToken);
+    }
+    let (way, url, key) = match args.device_code || app.grant == Grant::DeviceCode {
+        true => (Way::Device, &app.device_url, "device_url"),
+        false => (Way::Browser, &app.authorize_url, "authorize_url"),
     };
-    let client = http_client(&ClientTls::new(account.app.provider.ca_file.as_deref())?)?;
-    let request = given.as_ref().map_or(Request::ClientCredentials, Request::Refresh);
+    if url.is_none() {
+        let provider = &app.provider.name;
+        let problem = format!("provider {provider} has no {key}");
+        let hint = format!(
+            "set {key} in [provider.{provider}], or: gatepost login MAILBOX --refresh-token-stdin < FILE"
+        );
+        return Err(UsageError::new(problem, hint).into());
+    }
+    Ok(way)
+}
+
+pub(super) fn endpoint(principal: &Principal) -> Result<HttpEndpoint> {
+    let tls = ClientTls::new(principal.app.provider.ca_file.as_deref())?;
+    Ok(HttpEndpoint::new(http_client(&tls)?))
+}
+
+/// The mailboxes that a sign-in opens.
+fn mailboxes(config: &Config, principal: &Principal) -> Vec<String> {
+    let key = principal.key();
+    let own = config.accounts.iter().filter(|account| Principal::of(account).key() == key);
+    own.map(|account| account.mailbox.clone()).collect()
+}
+
+/// An app by itself, for one of its mailboxes.
+async fn try_app(store: &Store, principal: &Principal) -> Result<()> {
+    let endpoint = endpoint(principal)?;
     let asked_at = Clock::system().now();
-    let answer = HttpEndpoint::new(client).request(&account.app, request).await;
+    match endpoint.request(&principal.app, Request::renewal(principal, None)?).await {
+        Ok(answer) => {
+            let token = token_of(principal, answer, None, asked_at);
+            store.replace_token(&principal.key(), &token).await?;
+            ui::say(&format!("{principal} is signed in"));
+            Ok(())
+        }
+        Err(failure) => Err(not_signed_in(principal, &failure)),
+    }
+}
+
+async fn by_browser(
+    config: &Config,
+    store: &Store,
+    principals: Vec<Principal>,
+    open: bool,
+) -> Result<()> {
+    let sign_ins = Arc::new(SignIns::new(store.clone()));
+    let mut callbacks: HashMap<Option<String>, Option<Callback>> = HashMap::new();
+    let mut begun = Vec::new();
+    for principal in principals {
+        let app = Arc::clone(&principal.app);
+        let Some(authorize_url) = &app.authorize_url else { continue };
+        // One listener for all that come back to the same place.
+        let place = app.redirect_uri.as_ref().map(ToString::to_string);
+        if !callbacks.contains_key(&place) {
+            callbacks.insert(place.clone(), listen(&app, &sign_ins)?);
+        }
+        let here = callbacks.get(&place).and_then(Option::as_ref);
+        let given = app.redirect_uri.as_ref().map(ToString::to_string).unwrap_or_default();
+        let redirect_uri = here.map_or(given.as_str(), Callback::redirect_uri);
+        let mailboxes = mailboxes(config, &principal);
+        let endpoint = Arc::new(endpoint(&principal)?);
+        let name = principal.to_string();
+        let one = sign_ins.begin(principal, mailboxes, endpoint, authorize_url, redirect_uri)?;
+        ui::say(&format!("Sign in as {name}, in a browser, at this address:"));
+        ui::out(one.url.as_str())?;
+        if open && here.is_some() && !ui::open_browser(one.url.as_str()) {
+            ui::say("(no browser could be opened here)");
+        }
+        begun.push(one);
+    }
+    ui::say(
+        "If that browser is on another machine, it ends on a page that can't be shown:\n\
+         copy its address and paste it here, then press Enter.",
+    );
+    let pasted = tokio::spawn(take_pasted(Arc::clone(&sign_ins)));
+    let mut failure = None;
+    for one in begun {
+        match one.done().await {
+            Ok(done) => report(&done),
+            Err(error) => failure = Some(error),
+        }
+    }
+    pasted.abort();
+    for callback in callbacks.into_values().flatten() {
+        callback.close().await;
+    }
+    match failure {
+        None => Ok(()),
+        Some(error) => bail!("not signed in, nothing was changed: {error}"),
+    }
+}
+
+fn listen(app: &crate::config::App, sign_ins: &Arc<SignIns>) -> Result<Option<Callback>> {
+    match Callback::open(app.redirect_uri.as_ref(), Arc::clone(sign_ins)) {
+        Ok(callback) => Ok(callback),
+        // Another sign-in may have the port: the address can be pasted all the same.
+        Err(error) if app.redirect_uri.is_some() => {
+            ui::say(&format!("note: nothing can listen at redirect_uri ({error})"));
+            Ok(None)
+        }
+        Err(error) => Err(error).context("no port on loopback can be listened on"),
+    }
+}
+
+/// Addresses that people paste, until all is done.
+async fn take_pasted(sign_ins: Arc<SignIns>) {
+    let mut lines = ui::lines();
+    while let Some(line) = lines.recv().await {
+        let redirected = Redirected::of_pasted(line.expose());
+        if line.expose().trim().is_empty() {
+            continue;
+        }
+        if !redirected.is_answer() {
+            ui::say("that is not the address of the last page; it has code=… or error=… in it");
+            continue;
+        }
+        if let Err(error) = sign_ins.answer(redirected).await {
+            ui::say(&format!("that did not work: {error}"));
+        }
+    }
+}
+
+async fn by_device(config: &Config, store: &Store, principal: &Principal) -> Result<()> {
+    let mut printed = Ok(());
+    let show = |waiting: Waiting<'_>| {
+        let code = waiting.code;
+        let how_long = ui::duration(waiting.left);
+        let again = if waiting.again { "again, since the last wait was broken off, " } else { "" };
+        ui::say(&format!(
+            "Sign in as {principal}: open {} on any device {again}and type this code, within {how_long}:\n",
+            code.verification_uri
+        ));
+        ui::say(&large(&code.user_code));
+        printed = ui::out(&code.user_code);
+        if let Some(uri) = &code.verification_uri_complete {
+            ui::say(&format!("(or open {uri}, which has the code in it)"));
+        }
+        ui::say("Waiting. Ctrl-C loses nothing: the same command goes on with the same code.");
+    };
+    let mailboxes = mailboxes(config, principal);
+    let done = sign_in_by_device(store, &endpoint(principal)?, principal, mailboxes, show).await;
+    printed?;
+    match done {
+        Ok(done) => {
+            report(&done);
+            Ok(())
+        }
+        Err(error) => bail!("{principal} is not signed in, nothing was changed: {error}"),
+    }
+}
+
+fn report(done: &SignedIn) {
+    ui::say(&format!("{} is signed in: {}", done.principal, done.mailboxes.join(", ")));
+    if let Some(person) = &done.instead {
+        ui::say(&format!(
+            "warning: the person who signed in is {person}; if that is somebody else, sign in again, else\n\
+             write signed_in_as = {person:?} into the account"
+        ));
+    }
+}
+
+async fn by_refresh_token(store: &Store, principal: &Principal) -> Result<()> {
+    let given = read_token()?;
+    let asked_at = Clock::system().now();
+    let answer = endpoint(principal)?.request(&principal.app, Request::Refresh(&given)).await;
     match answer {
         Ok(answer) => {
             let rotated = answer.refresh_token.is_some();
-            let token = token_of(&principal, answer, given, asked_at);
+            let token = token_of(principal, answer, Some(given), asked_at);
             store.replace_token(&principal.key(), &token).await?;
-            store.clear_fault(&principal.key()).await?;
-            if account.app.grant != Grant::ClientCredentials && !rotated {
+            if !rotated {
                 ui::say("note: the token endpoint gave no new refresh token; the old one goes on");
             }
             ui::say(&format!("{principal} is signed in"));
+            Ok(())
         }
-        Err(failure) => keep_untried(&store, &principal, given, failure).await?,
+        Err(failure) => keep_untried(store, principal, given, failure).await,
     }
-    store.close().await;
-    Ok(())
 }
 
 /// A refresh token that could not be tried is kept only if there is nothing to lose.
 async fn keep_untried(
     store: &Store,
     principal: &Principal,
-    given: Option<Secret<String>>,
+    given: Secret<String>,
     failure: TokenError,
 ) -> Result<()> {
     let signed_in = store.token(&principal.key()).await?.0.is_some();
-    match (failure, given) {
-        (TokenError::Transient { reason, .. }, Some(given)) if !signed_in => {
+    match &failure {
+        TokenError::Transient { reason, .. } if !signed_in => {
             let token = Token { refresh_token: Some(given), access: None };
             store.replace_token(&principal.key(), &token).await?;
             ui::say(&format!("the refresh token is stored, but could not be tried: {reason}"));
             ui::say("gatepost run goes on trying");
             Ok(())
         }
-        (TokenError::Transient { reason, .. }, _) => {
-            bail!(
-                "{principal} is not signed in anew, nothing was changed: {reason}\nhint: try again"
-            )
-        }
-        (TokenError::Permanent { reason }, _) => {
-            bail!("{principal} is not signed in, nothing was changed: {reason}")
-        }
+        _ => Err(not_signed_in(principal, &failure)),
     }
+}
+
+fn not_signed_in(principal: &Principal, failure: &TokenError) -> anyhow::Error {
+    let hint = match failure {
+        TokenError::Transient { .. } => "\nhint: try again".into(),
+        TokenError::Permanent { .. } => String::new(),
+    };
+    let trace = failure.trace().map(|trace| format!("\nfor support: {trace}")).unwrap_or_default();
+    anyhow::anyhow!("{principal} is not signed in, nothing was changed: {failure}{hint}{trace}")
 }
 
 fn read_token() -> Result<Secret<String>> {

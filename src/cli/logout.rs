@@ -1,11 +1,15 @@
-//! `gatepost logout`: forget a mailbox's sign-in. A running proxy sees it within a second.
+//! `gatepost logout`: forget a mailbox's sign-in, and take it back where the provider can. A running proxy sees it
+//! within a second.
 
 use std::path::Path;
 
 use anyhow::{Result, bail};
 
-use super::{account, open, ui};
+use super::login::endpoint;
+use super::{account, ui, with_store};
+use crate::config::Config;
 use crate::oauth::Principal;
+use crate::secret::Secret;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -14,14 +18,34 @@ pub(super) struct Args {
 }
 
 pub(super) async fn logout(file: &Path, args: Args) -> Result<()> {
-    let (config, store) = open(file).await?;
-    let principal = Principal::of(account(&config, &args.mailbox)?);
+    let (config, store) = with_store(Config::load_without_secrets(file)?).await?;
+    let principal = Principal::of(&*account(&config, &args.mailbox)?);
+    let (token, _) = store.token(&principal.key()).await?;
     let was_signed_in = store.delete_token(&principal.key()).await?;
     store.clear_fault(&principal.key()).await?;
     store.close().await;
-    match was_signed_in {
-        true => ui::say(&format!("{principal} is signed out")),
-        false => bail!("{principal} was not signed in"),
+    if !was_signed_in {
+        bail!("{principal} was not signed in");
+    }
+    ui::say(&format!("{principal} is signed out"));
+    match token.and_then(|token| token.refresh_token) {
+        Some(token) => revoke(&principal, &token).await,
+        None => Ok(()),
+    }
+}
+
+/// Takes the refresh token back, so that a copy of it is of no use either. It is forgotten here already.
+async fn revoke(principal: &Principal, token: &Secret<String>) -> Result<()> {
+    match endpoint(principal)?.revoke(&principal.app, token).await {
+        Ok(true) => ui::say("the provider has taken the sign-in back"),
+        Ok(false) => ui::say(
+            "note: this provider has no way to take one sign-in back; to end all of the person's, an administrator\n\
+             uses \"Revoke sessions\" in the portal",
+        ),
+        Err(error) => bail!(
+            "forgotten here, but the provider has not taken it back: {error}\n\
+             hint: an administrator can end the person's sessions in the portal"
+        ),
     }
     Ok(())
 }

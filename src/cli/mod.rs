@@ -6,6 +6,7 @@
 mod check;
 mod completions;
 mod demo;
+mod large;
 mod login;
 mod logout;
 mod logs;
@@ -124,7 +125,7 @@ async fn with_store(config: Config) -> Result<(Config, Store)> {
 }
 
 /// The account that a person named on the command line.
-fn account<'a>(config: &'a Config, mailbox: &str) -> Result<&'a Arc<Account>> {
+fn account(config: &Config, mailbox: &str) -> Result<Arc<Account>> {
     config.account(mailbox).ok_or_else(|| {
         let known: Vec<_> =
             config.accounts.iter().map(|account| account.mailbox.as_str()).collect();

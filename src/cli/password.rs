@@ -108,7 +108,7 @@ async fn add(file: &Path, args: Add) -> Result<()> {
 
 async fn list(file: &Path, mailbox: Option<String>) -> Result<()> {
     let (config, store) = open(file).await?;
-    let only = mailbox.map(|mailbox| account(&config, &mailbox).cloned()).transpose()?;
+    let only = mailbox.map(|mailbox| account(&config, &mailbox)).transpose()?;
     let mut rows = vec![["MAILBOX", "NAME", "PROTOCOLS", "FROM", "AGE"].map(String::from).to_vec()];
     let now = Clock::system().now();
     for record in store.passwords().await? {
@@ -126,8 +126,8 @@ async fn list(file: &Path, mailbox: Option<String>) -> Result<()> {
 async fn revoke(file: &Path, mailbox: &str, name: Option<String>) -> Result<()> {
     let (config, store) = open(file).await?;
     // One of a mailbox that is no longer in the configuration can be revoked too.
-    let mailbox =
-        config.account(mailbox).map_or(mailbox, |account| &account.mailbox).to_lowercase();
+    let known = config.account(mailbox);
+    let mailbox = known.as_ref().map_or(mailbox, |account| &account.mailbox).to_lowercase();
     let names = names(&store, &mailbox).await?;
     let name = match (name, names.as_slice()) {
         (Some(name), _) => name,

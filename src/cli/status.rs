@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{open, ui};
 use crate::clock::{Clock, Timestamp};
-use crate::config::{Account, Grant};
+use crate::config::Account;
 use crate::oauth::Principal;
 use crate::store::{LiveSessions, PasswordRecord, SessionBoard, Store, Token, TokenFault};
 
@@ -91,12 +91,12 @@ fn state(
     expires_at: Option<Timestamp>,
     fault: Option<&TokenFault>,
 ) -> &'static str {
-    let signed_in = account.app.grant == Grant::ClientCredentials
+    let signed_in = !account.app.grant.is_delegated()
         || token.is_some_and(|token| token.refresh_token.is_some());
     let alive = expires_at.is_some_and(|end| end > Clock::system().now());
     match fault {
         _ if !signed_in => "sign_in_needed",
-        Some(fault) if fault.permanent => "sign_in_needed",
+        Some(fault) if fault.cause.is_some() => "sign_in_needed",
         _ if alive => "ready",
         _ => "waiting",
     }

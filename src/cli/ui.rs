@@ -4,6 +4,7 @@ use std::io::{self, Read, Write};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
 use crate::secret::Secret;
@@ -33,6 +34,29 @@ pub(super) fn read_secret_line() -> Result<Secret<Vec<u8>>> {
     io::stdin().lock().take(LONGEST_INPUT).read_to_end(&mut input).context("standard input")?;
     let line = input.split(|&byte| byte == b'\n').next().unwrap_or_default();
     Ok(Secret::new(line.strip_suffix(b"\r").unwrap_or(line).to_vec()))
+}
+
+/// The lines of standard input, as they come. The thread that reads them ends with the process.
+pub(super) fn lines() -> mpsc::Receiver<Secret<String>> {
+    let (sender, lines) = mpsc::channel(1);
+    std::thread::spawn(move || {
+        for line in io::stdin().lines().map_while(Result::ok) {
+            if sender.blocking_send(Secret::new(line)).is_err() {
+                return;
+            }
+        }
+    });
+    lines
+}
+
+/// Opens the person's browser; whether there is one. Where no window can open, a text browser would take the
+/// terminal.
+pub(super) fn open_browser(url: &str) -> bool {
+    let has = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let windows = cfg!(any(windows, target_os = "macos"));
+    let window = windows
+        || ["BROWSER", "DISPLAY", "WAYLAND_DISPLAY", "WSL_DISTRO_NAME"].into_iter().any(has);
+    window && webbrowser::open(url).is_ok()
 }
 
 /// `43 min`, `2 d`: as people say it.

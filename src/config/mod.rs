@@ -7,22 +7,28 @@
 //! nothing in it has a control character. gatepost never writes the file.
 
 mod check;
+mod credential;
 mod endpoint;
 mod error;
 mod listen;
 mod raw;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use url::Url;
 
 use check::Secrets;
+pub use credential::{
+    ClientCertificate, Credential, KeyFiles, SecretError, SecretSource, SigningAlgorithm,
+    read_secret_file,
+};
 pub use endpoint::Endpoint;
 pub use error::ConfigError;
 pub use listen::ListenAddress;
 
-use crate::secret::Secret;
+use crate::clock::Timestamp;
 use crate::vocabulary::{Protocol, TlsMode};
 
 /// A checked configuration.
@@ -38,6 +44,8 @@ pub struct Config {
     pub listeners: Vec<Arc<Listener>>,
     /// The mailboxes.
     pub accounts: Vec<Arc<Account>>,
+    /// The command that is run when a person must act, with its first arguments; empty: none.
+    pub on_attention: Vec<String>,
 }
 
 /// A `[[listener]]`.
@@ -69,9 +77,10 @@ pub struct CertificateFiles {
 }
 
 /// An `[[account]]`: a mailbox and how to get a token for it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Account {
-    /// The user name that the client logs in with, and whose mailbox is opened.
+    /// The user name that the client logs in with, and whose mailbox is opened. `*@DOMAIN` stands for every
+    /// mailbox of a domain; [`Config::account`] gives the one that is meant.
     pub mailbox: String,
     /// Other user names for it.
     pub aliases: Vec<String>,
@@ -88,12 +97,24 @@ pub struct App {
     pub name: String,
     /// Where it is registered.
     pub provider: Arc<Provider>,
+    /// The tenant; `organizations` for people's sign-ins without one.
+    pub tenant: String,
     /// The token endpoint, its tenant filled in.
     pub token_url: Url,
-    /// The application (client) id.
+    /// Where a browser signs in, its tenant filled in.
+    pub authorize_url: Option<Url>,
+    /// Where a device code comes from, its tenant filled in.
+    pub device_url: Option<Url>,
+    /// Where a token is revoked, its tenant filled in.
+    pub revoke_url: Option<Url>,
+    /// The application (client) id; empty for a system-assigned managed identity.
     pub client_id: String,
-    /// The client secret, if it has one.
-    pub client_secret: Option<Secret<String>>,
+    /// What it authenticates with; public clients have nothing.
+    pub credential: Option<Credential>,
+    /// When the client secret ends, if the configuration tells.
+    pub secret_expires: Option<Timestamp>,
+    /// Where a browser is sent back to; none: `http://localhost` with a free port.
+    pub redirect_uri: Option<Url>,
     /// How it gets tokens.
     pub grant: Grant,
     /// What it asks for.
@@ -111,6 +132,33 @@ pub enum Grant {
     DeviceCode,
     /// The app itself, without a person (RFC 6749 section 4.4).
     ClientCredentials,
+    /// A service account on behalf of each mailbox (RFC 7523 section 2.1): Google's domain-wide delegation.
+    JwtBearer,
+    /// The identity of the virtual machine or container that gatepost runs on (Azure's IMDS).
+    ManagedIdentity,
+}
+
+impl Grant {
+    /// Whether a person signs in, and refresh tokens follow.
+    pub fn is_delegated(self) -> bool {
+        matches!(self, Self::AuthorizationCode | Self::DeviceCode)
+    }
+
+    /// Whether a token is one person's or mailbox's, and not the app's own.
+    pub fn is_personal(self) -> bool {
+        self.is_delegated() || self == Self::JwtBearer
+    }
+
+    /// As the configuration spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AuthorizationCode => "authorization_code",
+            Self::DeviceCode => "device_code",
+            Self::ClientCredentials => "client_credentials",
+            Self::JwtBearer => "jwt_bearer",
+            Self::ManagedIdentity => "managed_identity",
+        }
+    }
 }
 
 /// A `[provider.NAME]` or a built-in one.
@@ -121,6 +169,28 @@ pub struct Provider {
     /// The token endpoint, `{tenant}` not filled in. Two providers with the same one trust each other's
     /// tokens.
     pub token_url: String,
+    /// Where a browser signs in, `{tenant}` not filled in.
+    pub authorize_url: Option<String>,
+    /// Where a device code comes from, `{tenant}` not filled in.
+    pub device_url: Option<String>,
+    /// Where a token is revoked (RFC 7009), `{tenant}` not filled in.
+    pub revoke_url: Option<String>,
+    /// Where a managed identity gets its tokens.
+    pub identity_url: Option<Url>,
+    /// Who answers a sign-in (RFC 9207); none: anybody at the origin of `authorize_url`.
+    pub issuer: Option<String>,
+    /// More parameters of the authorization request.
+    pub authorize_parameters: BTreeMap<String, String>,
+    /// Where an administrator consents to an app, `{tenant}` not filled in.
+    pub consent_url: Option<String>,
+    /// What a consent is asked for.
+    pub consent_scope: Option<String>,
+    /// Where app registrations are made, for people.
+    pub portal: Option<String>,
+    /// Name of the cloud for `Connect-MgGraph -Environment`.
+    pub graph_environment: Option<String>,
+    /// Name of the cloud for `Connect-ExchangeOnline -ExchangeEnvironmentName`.
+    pub exchange_environment: Option<String>,
     /// The IMAP server.
     pub imap: Option<Endpoint>,
     /// The POP3 server.
@@ -155,16 +225,44 @@ impl Account {
     /// The user in XOAUTH2. Exchange opens a shared mailbox by its own name in IMAP and POP3, but in
     /// SMTP the person who signed in submits for it.
     pub fn xoauth2_user(&self, protocol: Protocol) -> &str {
-        match (&self.signed_in_as, protocol, self.app.grant) {
-            (Some(person), Protocol::Smtp, Grant::AuthorizationCode | Grant::DeviceCode) => person,
+        match (&self.signed_in_as, protocol) {
+            (Some(person), Protocol::Smtp) if self.app.grant.is_personal() => person,
             _ => &self.mailbox,
         }
     }
 
-    /// Whether `user`, as a client sent it, means this account: letter case does not matter.
+    /// Whether `user`, as a client sent it, is a name of this account: letter case does not matter.
     pub fn answers_to(&self, user: &str) -> bool {
         let user = user.to_lowercase();
         std::iter::once(&self.mailbox).chain(&self.aliases).any(|name| name.to_lowercase() == user)
+    }
+
+    /// The domain, if this stands for all of its mailboxes.
+    pub fn pattern(&self) -> Option<&str> {
+        self.mailbox.strip_prefix("*@")
+    }
+
+    /// Whether `mailbox` is this account's, or one of those that it stands for.
+    pub fn covers(&self, mailbox: &str) -> bool {
+        match (self.pattern(), mailbox.rsplit_once('@')) {
+            (Some(domain), Some((name, of))) => {
+                !matches!(name, "" | "*") && of.eq_ignore_ascii_case(domain)
+            }
+            _ => self.answers_to(mailbox),
+        }
+    }
+
+    /// Whether `user` is how old clients name a shared mailbox: the person who opens it, then the mailbox
+    /// (`jane@contoso.com\support`, `jane@contoso.com/support@contoso.com`).
+    fn answers_to_old_style(&self, user: &str) -> bool {
+        let person = self.signed_in_as.as_ref().map(|person| person.to_lowercase());
+        let (Some(person), Some((opener, shared))) = (person, user.split_once(['\\', '/'])) else {
+            return false;
+        };
+        let (opener, shared) = (opener.to_lowercase(), shared.to_lowercase());
+        let mailbox = self.mailbox.to_lowercase();
+        let short = mailbox.split('@').next().unwrap_or_default();
+        opener == person && (shared == mailbox || shared == short)
     }
 }
 
@@ -185,9 +283,37 @@ impl Config {
         check::check(file, text, Secrets::Read)
     }
 
-    /// The account that `user` means.
-    pub fn account(&self, user: &str) -> Option<&Arc<Account>> {
-        self.accounts.iter().find(|account| account.answers_to(user))
+    /// Variables of the environment that hold a secret.
+    pub fn secret_variables(&self) -> Vec<String> {
+        let apps = self.accounts.iter().filter_map(|account| account.app.credential.as_ref());
+        let sources = apps.filter_map(|credential| match credential {
+            Credential::Secret(source) => Some(source),
+            Credential::Certificate(certificate) => certificate.passphrase.as_ref(),
+            Credential::FederatedToken(_) | Credential::ServiceAccount(_) => None,
+        });
+        let variables = sources.filter_map(|source| match source {
+            SecretSource::Env(name) => Some(name.clone()),
+            SecretSource::File(_) => None,
+        });
+        variables.collect()
+    }
+
+    /// The account that `user` means: by its own names, then as old clients name a shared mailbox, then by a
+    /// pattern, of which the mailbox is then the one that was named.
+    pub fn account(&self, user: &str) -> Option<Arc<Account>> {
+        let accounts = || self.accounts.iter();
+        let named =
+            accounts().find(|account| account.answers_to(user) && account.pattern().is_none());
+        if let Some(account) = named {
+            return Some(Arc::clone(account));
+        }
+        let mut old_style = accounts().filter(|account| account.answers_to_old_style(user));
+        if let (Some(account), None) = (old_style.next(), old_style.next()) {
+            return Some(Arc::clone(account));
+        }
+        let pattern =
+            accounts().find(|account| account.pattern().is_some() && account.covers(user))?;
+        Some(Arc::new(Account { mailbox: user.to_lowercase(), ..Account::clone(pattern) }))
     }
 }
 

@@ -7,14 +7,16 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 use toml::Spanned;
+use toml::value::Datetime;
 
-use super::Grant;
+use super::{Grant, SigningAlgorithm};
 use crate::vocabulary::{Protocol, TlsMode};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Raw {
     pub(super) state_dir: Option<PathBuf>,
+    pub(super) on_attention: Option<Spanned<Vec<String>>>,
     #[serde(default)]
     pub(super) store: Store,
     #[serde(default)]
@@ -75,9 +77,13 @@ impl OneOrMany {
 pub(super) struct App {
     pub(super) provider: Option<Spanned<String>>,
     pub(super) tenant: Option<Spanned<String>>,
-    pub(super) client_id: Spanned<String>,
+    pub(super) client_id: Option<Spanned<String>>,
     pub(super) client_secret: Option<Spanned<SecretSource>>,
+    pub(super) client_secret_expires: Option<Spanned<Datetime>>,
     pub(super) client_certificate: Option<Spanned<ClientCertificate>>,
+    pub(super) federated_token: Option<Spanned<KeyFile>>,
+    pub(super) service_account: Option<Spanned<KeyFile>>,
+    pub(super) redirect_uri: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) grant: Grant,
     pub(super) scopes: Option<Spanned<Vec<String>>>,
@@ -90,9 +96,16 @@ pub(super) struct SecretSource {
     pub(super) file: Option<PathBuf>,
 }
 
-/// Named so that it is refused with a reason of its own.
 #[derive(Deserialize)]
-pub(super) struct ClientCertificate {}
+#[serde(deny_unknown_fields)]
+pub(super) struct ClientCertificate {
+    pub(super) certificate: Option<PathBuf>,
+    pub(super) private_key: Option<PathBuf>,
+    pub(super) pkcs12: Option<PathBuf>,
+    pub(super) passphrase: Option<Spanned<SecretSource>>,
+    #[serde(default)]
+    pub(super) algorithm: SigningAlgorithm,
+}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -110,6 +123,16 @@ pub(super) struct Provider {
     pub(super) authorize_url: Option<Spanned<String>>,
     pub(super) token_url: Spanned<String>,
     pub(super) device_url: Option<Spanned<String>>,
+    pub(super) revoke_url: Option<Spanned<String>>,
+    pub(super) identity_url: Option<Spanned<String>>,
+    pub(super) issuer: Option<String>,
+    #[serde(default)]
+    pub(super) authorize_parameters: BTreeMap<String, String>,
+    pub(super) consent_url: Option<Spanned<String>>,
+    pub(super) consent_scope: Option<String>,
+    pub(super) portal: Option<String>,
+    pub(super) graph_environment: Option<String>,
+    pub(super) exchange_environment: Option<String>,
     pub(super) imap: Option<Spanned<String>>,
     pub(super) pop3: Option<Spanned<String>>,
     pub(super) smtp: Option<Spanned<String>>,

@@ -1,30 +1,34 @@
-//! Requests to the token endpoint (RFC 6749 sections 4.4 and 6).
+//! Requests over HTTP: to the token endpoint (RFC 6749 section 3.2) and its neighbours.
+//!
+//! Invariant: no redirect is followed, no answer is read without end, and no error has a part of what was sent.
 
 use std::error::Error;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use reqwest::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use url::Url;
+use uuid::Uuid;
 
 use super::TokenError;
+use super::assertion::CredentialError;
+use super::device::DeviceCode;
+use super::error::{Refused, Trace};
+use super::request::{Form, Request};
 use crate::config::App;
 use crate::secret::Secret;
+use crate::vocabulary::Cause;
 
 /// Largest answer that is read: a token has a few kilobytes.
 const LARGEST_ANSWER: usize = 256 * 1024;
 
+/// The version of Azure's metadata service whose answers are read here.
+const IDENTITY_VERSION: &str = "2018-02-01";
+
 /// A token's life if the answer doesn't tell it (RFC 6749 section 5.1 only recommends it): Entra's shortest.
 const DEFAULT_LIFE: Duration = Duration::from_secs(3600);
-
-/// What to ask for.
-#[derive(Debug)]
-pub enum Request<'a> {
-    /// A token for the app itself.
-    ClientCredentials,
-    /// A token for the person of this refresh token.
-    Refresh(&'a Secret<String>),
-}
 
 /// A token that was granted.
 #[derive(Clone, Debug)]
@@ -49,8 +53,19 @@ pub trait TokenEndpoint: Send + Sync {
     ) -> BoxFuture<'a, Result<Answer, TokenError>>;
 }
 
-/// The token endpoint of an app's configuration, over HTTP.
+/// The endpoints of an app's configuration, over HTTP.
 pub struct HttpEndpoint(reqwest::Client);
+
+/// What the token endpoint says while a device's code is being typed (RFC 8628 section 3.5).
+#[derive(Debug)]
+pub enum Poll {
+    /// Done.
+    Granted(Box<Answer>),
+    /// Not yet.
+    Pending,
+    /// Not yet, and it is asked too often.
+    SlowDown,
+}
 
 impl HttpEndpoint {
     /// Asks with `client`.
@@ -58,41 +73,63 @@ impl HttpEndpoint {
         Self(client)
     }
 
-    async fn post(&self, app: &App, request: &Request<'_>) -> Result<Answer, TokenError> {
-        let scope = app.scopes.join(" ");
-        let mut form = vec![("client_id", app.client_id.as_str())];
-        match request {
-            Request::ClientCredentials => form.push(("grant_type", "client_credentials")),
-            Request::Refresh(token) => form.extend([
-                ("grant_type", "refresh_token"),
-                ("refresh_token", token.expose().as_str()),
-            ]),
+    /// Asks for a code that a person can type elsewhere (RFC 8628 section 3.1).
+    pub async fn device_code(&self, app: &App) -> Result<DeviceCode, TokenError> {
+        let Some(url) = &app.device_url else {
+            let reason = format!("provider {} has no device_url", app.provider.name);
+            return Err(TokenError::permanent(reason, Cause::Registration));
+        };
+        let mut form = Form::default();
+        form.add("client_id", &app.client_id).add("scope", &app.scopes.join(" "));
+        let body = self.post(url, &form).await??;
+        serde_json::from_slice(body.expose())
+            .map_err(|_| TokenError::transient("the device endpoint's answer is not one"))
+    }
+
+    /// Asks whether the code of `device` was typed.
+    pub async fn poll(&self, app: &App, device: &DeviceCode) -> Result<Poll, TokenError> {
+        let form = Request::Device(&device.device_code).form(app).map_err(unproven)?;
+        match self.post(&app.token_url, &form).await? {
+            Ok(body) => Ok(Poll::Granted(Box::new(parse(body.expose())?))),
+            Err(refused) => match refused.oauth.as_ref().map(|oauth| oauth.error.as_str()) {
+                Some("authorization_pending") => Ok(Poll::Pending),
+                Some("slow_down") => Ok(Poll::SlowDown),
+                _ => Err(refused.into()),
+            },
         }
-        if !scope.is_empty() {
-            form.push(("scope", &scope));
-        }
-        if let Some(secret) = &app.client_secret {
-            form.push(("client_secret", secret.expose()));
-        }
-        let response = self.0.post(app.token_url.clone()).form(&form).send().await;
-        let mut response = response.map_err(|error| unreachable(app, &error))?;
-        let status = response.status();
-        let retry_after = response.headers().get(reqwest::header::RETRY_AFTER);
-        let retry_after = retry_after.and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| unreachable(app, &error))? {
-            if body.len() + chunk.len() > LARGEST_ANSWER {
-                return Err(TokenError::transient("the token endpoint's answer has no end"));
+    }
+
+    /// Takes a refresh token back (RFC 7009). `false`: the provider has no way to.
+    pub async fn revoke(&self, app: &App, token: &Secret<String>) -> Result<bool, TokenError> {
+        let Some(url) = &app.revoke_url else { return Ok(false) };
+        let mut form = Form::default();
+        form.add("token", token.expose()).add("token_type_hint", "refresh_token");
+        form.add("client_id", &app.client_id).authenticate(app).map_err(unproven)?;
+        self.post(url, &form).await??;
+        Ok(true)
+    }
+
+    async fn ask(&self, app: &App, request: &Request<'_>) -> Result<Answer, TokenError> {
+        let body = match (request, &app.provider.identity_url) {
+            (Request::ManagedIdentity, Some(url)) => self.get(&identity_url(app, url)).await?,
+            _ => {
+                let form = request.form(app).map_err(unproven)?;
+                self.post(&app.token_url, &form).await?
             }
-            body.extend_from_slice(&chunk);
-        }
-        let body = Secret::new(body);
-        match status.is_success() {
-            true => parse(body.expose()),
-            false => {
-                Err(TokenError::of_answer(status.as_u16(), retry_after.as_deref(), body.expose()))
-            }
-        }
+        };
+        parse(body?.expose())
+    }
+
+    async fn post(&self, url: &Url, form: &Form) -> Sent {
+        let form_type = "application/x-www-form-urlencoded";
+        let request = self.0.post(url.clone()).header(CONTENT_TYPE, form_type).body(form.encode());
+        send(url, request).await
+    }
+
+    /// Azure's machines answer nobody without this header, so that no URL that a program was made to open brings
+    /// out a token.
+    async fn get(&self, url: &Url) -> Sent {
+        send(url, self.0.get(url.clone()).header("Metadata", "true")).await
     }
 }
 
@@ -102,18 +139,71 @@ impl TokenEndpoint for HttpEndpoint {
         app: &'a App,
         request: Request<'a>,
     ) -> BoxFuture<'a, Result<Answer, TokenError>> {
-        Box::pin(async move { self.post(app, &request).await })
+        Box::pin(async move { self.ask(app, &request).await })
     }
 }
 
+/// The body of a success, or what was said instead; or there was no answer at all.
+type Sent = Result<Result<Secret<Vec<u8>>, Refused>, TokenError>;
+
+/// Sends one request. Each has an id of its own, by which the provider's support finds it.
+async fn send(url: &Url, request: reqwest::RequestBuilder) -> Sent {
+    let client_request_id = Uuid::new_v4().to_string();
+    let request = request
+        .header(ACCEPT, "application/json")
+        .header("client-request-id", &client_request_id)
+        .header("return-client-request-id", "true");
+    let unreachable = |error: reqwest::Error| unreachable(url, &error, &client_request_id);
+    let mut response = request.send().await.map_err(unreachable)?;
+    let status = response.status();
+    let retry_after = response.headers().get(RETRY_AFTER);
+    let retry_after = retry_after.and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
+        if body.len() + chunk.len() > LARGEST_ANSWER {
+            return Err(TokenError::transient("the token endpoint's answer has no end"));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    if status.is_success() {
+        return Ok(Ok(Secret::new(body)));
+    }
+    let oauth = serde_json::from_slice(&body).ok();
+    Ok(Err(Refused { status: status.as_u16(), retry_after, oauth, client_request_id }))
+}
+
 /// reqwest's own words say only that it failed; the cause is behind them. None of them has the request's body.
-fn unreachable(app: &App, error: &reqwest::Error) -> TokenError {
+fn unreachable(url: &Url, error: &reqwest::Error, client_request_id: &str) -> TokenError {
     let mut cause: &dyn Error = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;
     }
-    let host = app.token_url.host_str().unwrap_or_default();
-    TokenError::transient(format!("the token endpoint {host} can't be reached: {cause}"))
+    let host = url.host_str().unwrap_or_default();
+    let trace = Trace { client_request_id: client_request_id.to_owned(), ..Trace::default() };
+    TokenError::Transient {
+        reason: format!("the token endpoint {host} can't be reached: {cause}"),
+        retry_after: None,
+        trace: Some(Box::new(trace)),
+    }
+}
+
+/// A secret or key that can't be read may be there again in a minute: somebody is replacing it.
+fn unproven(error: CredentialError) -> TokenError {
+    TokenError::transient(error.to_string())
+}
+
+/// Azure Instance Metadata Service: a resource, not a scope, and whose identity if there are several.
+fn identity_url(app: &App, url: &Url) -> Url {
+    let mut url = url.clone();
+    let scope = app.scopes.first().map_or("", String::as_str);
+    let mut query = url.query_pairs_mut();
+    query.append_pair("api-version", IDENTITY_VERSION);
+    query.append_pair("resource", scope.strip_suffix("/.default").unwrap_or(scope));
+    if !app.client_id.is_empty() {
+        query.append_pair("client_id", &app.client_id);
+    }
+    drop(query);
+    url
 }
 
 /// RFC 6749 section 5.1. Some endpoints write the numbers as strings.

@@ -1,20 +1,37 @@
 //! OAuth 2.0: from a sign-in to a token that is fresh when a login needs it.
 //!
-//! `endpoint.rs` asks the token endpoint, `error.rs` tells what a failure means, `life.rs` when a token is
-//! renewed, `tokens.rs` is what a login sees: the cache, with one background task per principal.
+//! | file | what it holds |
+//! | --- | --- |
+//! | `authorize`, `device` | the two ways in which a person signs in |
+//! | `request`, `assertion`, `client_key` | what a token request says, and how the app proves that it is itself |
+//! | `endpoint`, `error` | asking over HTTP, and what a failure means |
+//! | `principal`, `claims` | whose token it is, and what it says of itself |
+//! | `life`, `renewal`, `tokens` | when a token is renewed, who does it, and what a login sees |
 //!
 //! Invariant: at most one token request is under way per principal, whoever asks; a new refresh token is
 //! on disk before its access token is used; no failure ever throws a refresh token away.
 
+mod assertion;
+mod authorize;
+mod claims;
+mod client_key;
+mod device;
 mod endpoint;
 mod error;
 mod life;
 mod principal;
 mod renewal;
+mod request;
 mod tokens;
 
-pub use endpoint::{Answer, HttpEndpoint, Request, TokenEndpoint};
-pub use error::TokenError;
+pub use assertion::CredentialError;
+pub use authorize::{Authorization, Redirected};
+pub use claims::Claims;
+pub use client_key::{ClientKey, KeyError};
+pub use device::DeviceCode;
+pub use endpoint::{Answer, HttpEndpoint, Poll, TokenEndpoint};
+pub use error::{TokenError, Trace};
 pub use life::{AccessToken, token_of};
 pub use principal::Principal;
+pub use request::Request;
 pub use tokens::Tokens;

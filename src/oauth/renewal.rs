@@ -13,14 +13,14 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::endpoint::{Request, TokenEndpoint};
 use super::life::token_of;
-use super::{AccessToken, Principal, TokenError};
+use super::{AccessToken, Principal, Request, TokenEndpoint, TokenError};
+use crate::attention::{Attention, Call};
 use crate::backoff::Backoff;
 use crate::clock::Clock;
-use crate::config::Grant;
 use crate::secret::Secret;
-use crate::store::{Saved, Store, StoreError, Token, TokenFault};
+use crate::store::{Saved, Store, StoreError, Token, TokenFault, Turn};
+use crate::vocabulary::Cause;
 
 /// Longest sleep: the wall clock may jump meanwhile, when a laptop was suspended.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
@@ -63,6 +63,7 @@ pub(super) struct Renewal {
     pub(super) endpoint: Arc<dyn TokenEndpoint>,
     pub(super) store: Store,
     pub(super) clock: Clock,
+    pub(super) attention: Attention,
     pub(super) current: Current,
     /// Another process has written to the store.
     pub(super) news: Arc<Notify>,
@@ -77,6 +78,8 @@ struct State {
     refresh_token: Option<Secret<String>>,
     /// Granted, but not on disk yet.
     unsaved: Option<Token>,
+    /// Held while this is the process that may use the refresh token: until what it brought is on disk.
+    turn: Option<Turn>,
     trouble: Option<Trouble>,
     backoff: Backoff,
     /// No background try before. Like the next not by the wall clock, which may be set.
@@ -92,19 +95,21 @@ impl Renewal {
         endpoint: Arc<dyn TokenEndpoint>,
         store: Store,
         clock: Clock,
+        attention: Attention,
     ) -> Self {
         let state = State {
             generation: 0,
             revision: None,
             refresh_token: None,
             unsaved: None,
+            turn: None,
             trouble: None,
             backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
             retry_at: None,
             hold_until: None,
         };
         let (current, news) = (Current::default(), Arc::default());
-        Self { principal, mailbox, endpoint, store, clock, current, news, state }
+        Self { principal, mailbox, endpoint, store, clock, attention, current, news, state }
     }
 
     /// Runs until `stop`. A request that is under way is brought to its end: what it brings may be the only
@@ -172,8 +177,12 @@ impl Renewal {
     }
 
     async fn renew(&mut self) {
-        match self.try_renew().await {
-            // Somebody has signed out meanwhile.
+        let outcome = self.try_renew().await;
+        if self.state.unsaved.is_none() {
+            self.state.turn = None;
+        }
+        match outcome {
+            // Somebody has signed out meanwhile, or another process has found that a person must act.
             Ok(()) if self.state.trouble == Some(Trouble::SignInNeeded) => {}
             Ok(()) => self.note_success().await,
             Err(failure) => self.note_failure(failure).await,
@@ -185,27 +194,49 @@ impl Renewal {
         if let Some(token) = self.state.unsaved.take() {
             return self.save(former.unwrap_or_default(), token).await;
         }
+        self.take_turn().await?;
         self.load().await?;
         let now = self.clock.now();
         let young = |token: &AccessToken| token.is_alive(now) && token.renew_at() > now;
         if self.state.revision != former && self.published().as_ref().is_some_and(young) {
             return Ok(());
         }
+        if self.is_spent().await {
+            self.state.trouble = Some(Trouble::SignInNeeded);
+            return Ok(());
+        }
         self.request().await
+    }
+
+    /// A refresh token is one process's at a time. App-only grants have none, and need no turn.
+    async fn take_turn(&mut self) -> Result<(), TokenError> {
+        if !self.principal.app.grant.is_delegated() {
+            return Ok(());
+        }
+        match self.store.turn(&self.principal.key()).await {
+            Ok(Some(turn)) => self.state.turn = Some(turn),
+            Ok(None) => {
+                let reason = "another gatepost process has been asking for this token for long";
+                return Err(TokenError::transient(reason));
+            }
+            // Where nothing can be locked, nothing else can be written either: the other one is as stuck.
+            Err(failure) => warn!(principal = %self.principal, %failure, "renewed without a lock"),
+        }
+        Ok(())
+    }
+
+    /// Whether it is known already, from a former life or another process, that this sign-in is at its end.
+    async fn is_spent(&self) -> bool {
+        let fault = self.store.fault(&self.principal.key()).await.ok().flatten();
+        let spent = fault.is_some_and(|fault| fault.cause == Some(Cause::SignIn));
+        spent && self.principal.app.grant.is_delegated()
     }
 
     async fn request(&mut self) -> Result<(), TokenError> {
         let seen = self.state.revision.unwrap_or_default();
         let (endpoint, principal) = (Arc::clone(&self.endpoint), self.principal.clone());
         let former = self.state.refresh_token.clone();
-        let request = match (&former, principal.app.grant) {
-            (_, Grant::ClientCredentials) => Request::ClientCredentials,
-            (Some(token), _) => Request::Refresh(token),
-            (None, _) => {
-                let reason = "the sign-in brought no refresh token; is offline_access in scopes?";
-                return Err(TokenError::Permanent { reason: reason.into() });
-            }
-        };
+        let request = Request::renewal(&principal, former.as_ref())?;
         // From before the request: the life that is told begins at an unknown moment in between.
         let issued_at = self.clock.now();
         let news = Arc::clone(&self.news);
@@ -267,9 +298,8 @@ impl Renewal {
             None => {
                 self.state.refresh_token = None;
                 self.publish(None);
-                if self.principal.app.grant != Grant::ClientCredentials {
-                    let reason = "nobody has signed in yet".into();
-                    return Err(TokenError::Permanent { reason });
+                if self.principal.app.grant.is_delegated() {
+                    return Err(TokenError::permanent("nobody has signed in yet", Cause::SignIn));
                 }
             }
         }
@@ -311,31 +341,38 @@ impl Renewal {
 
     async fn note_failure(&mut self, failure: TokenError) {
         let reason = failure.to_string();
-        let trouble = match failure {
+        let trace = failure.trace().map(ToString::to_string).unwrap_or_default();
+        let (trouble, cause) = match failure {
             TokenError::Transient { retry_after, .. } => {
                 let now = Instant::now();
                 let asked = retry_after.unwrap_or_default();
                 self.state.retry_at = Some(now + self.state.backoff.pause().max(asked));
                 self.state.hold_until = Some(now + DEMAND_PAUSE.max(asked));
-                Trouble::Transient(reason.clone())
+                (Trouble::Transient(reason.clone()), None)
             }
-            TokenError::Permanent { .. } => Trouble::SignInNeeded,
+            TokenError::Permanent { cause, .. } => (Trouble::SignInNeeded, Some(cause)),
         };
         if self.state.trouble.as_ref() == Some(&trouble) {
             return;
         }
         let (principal, mailbox) = (&self.principal, &self.mailbox);
         match trouble {
-            Trouble::Transient(_) => warn!(%principal, reason, "no new token; trying again"),
+            Trouble::Transient(_) => warn!(%principal, reason, trace, "no new token; trying again"),
             Trouble::SignInNeeded => {
-                error!(%principal, reason, "sign-in needed: run gatepost login {mailbox}");
+                error!(%principal, reason, trace, "sign-in needed: run gatepost login {mailbox}");
             }
         }
-        let permanent = trouble == Trouble::SignInNeeded;
         self.state.trouble = Some(trouble);
-        let fault = TokenFault { error: reason, permanent, at: self.clock.now() };
-        if let Err(failure) = self.store.note_fault(&self.principal.key(), &fault).await {
-            warn!(principal = %self.principal, %failure, "the store can't be written");
+        let fault = TokenFault { error: reason.clone(), cause, trace, at: self.clock.now() };
+        match self.store.note_fault(&principal.key(), &fault).await {
+            Ok(true) => self.attention.call(Call {
+                event: "sign_in_needed",
+                account: mailbox.clone(),
+                remedy: remedy(&reason, mailbox),
+                reason,
+            }),
+            Ok(false) => {}
+            Err(failure) => warn!(%principal, %failure, "the store can't be written"),
         }
     }
 
@@ -346,4 +383,9 @@ impl Renewal {
     fn publish(&self, token: Option<AccessToken>) {
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = token;
     }
+}
+
+/// What a person does about it.
+fn remedy(reason: &str, mailbox: &str) -> String {
+    format!("gatepost login {mailbox}")
 }

@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::renewal::{Current, Demand, Renewal, Trouble};
 use super::{AccessToken, Principal, TokenEndpoint};
+use crate::attention::Attention;
 use crate::clock::Clock;
 use crate::config::Account;
 use crate::protocol::Refusal;
@@ -56,6 +57,7 @@ impl Tokens {
         endpoint: impl Fn(&Principal) -> Arc<dyn TokenEndpoint>,
         store: &Store,
         clock: &Clock,
+        attention: &Attention,
         tracker: &TaskTracker,
         stop: &CancellationToken,
     ) -> Self {
@@ -66,8 +68,9 @@ impl Tokens {
                 let (task, inbox) = mpsc::channel(WAITING);
                 let endpoint = endpoint(&principal);
                 let mailbox = account.mailbox.clone();
+                let (store, clock) = (store.clone(), clock.clone());
                 let renewal =
-                    Renewal::new(principal, mailbox, endpoint, store.clone(), clock.clone());
+                    Renewal::new(principal, mailbox, endpoint, store, clock, attention.clone());
                 let (current, news) = (Arc::clone(&renewal.current), Arc::clone(&renewal.news));
                 tracker.spawn(renewal.run(inbox, stop.clone()));
                 Slot { current, news, task }

@@ -10,6 +10,7 @@ mod passwords;
 mod seal;
 mod sessions;
 mod tokens;
+mod turns;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,6 +21,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 pub use passwords::{Hash, PasswordRecord};
 pub use sessions::{LiveSessions, SessionBoard};
 pub use tokens::{Saved, StoredToken, Token, TokenFault};
+pub use turns::Turn;
 
 use crate::private_file::{self, PrivateFileError};
 use seal::Seal;
@@ -32,9 +34,11 @@ const KEY: &str = "gatepost.key";
 /// How long a write waits for another process's.
 const BUSY: Duration = Duration::from_secs(5);
 
-/// The tables. `revision` grows with each write of a token, so that a slow renewal can't overwrite a newer
-/// sign-in.
-const SCHEMA: &str = "
+/// The tables, in the order in which they came; a store's `user_version` counts those that it has had.
+///
+/// `revision` grows with each write of a token, so that a slow renewal can't overwrite a newer sign-in.
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
     CREATE TABLE IF NOT EXISTS token (
         principal TEXT PRIMARY KEY,
@@ -57,7 +61,13 @@ const SCHEMA: &str = "
         created_at INTEGER NOT NULL,
         PRIMARY KEY (mailbox, name)
     ) STRICT;
-";
+",
+    "
+    ALTER TABLE fault ADD COLUMN trace TEXT NOT NULL DEFAULT '';
+    CREATE TABLE notice (subject TEXT NOT NULL, about TEXT NOT NULL, PRIMARY KEY (subject, about)) STRICT;
+    CREATE TABLE device (principal TEXT PRIMARY KEY, sealed BLOB NOT NULL) STRICT;
+",
+];
 
 /// The store can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -123,7 +133,7 @@ impl Store {
     }
 
     async fn prepare(&self) -> Result<(), StoreError> {
-        sqlx::raw_sql(SCHEMA).execute(&self.pool).await.map_err(|e| self.failed(e))?;
+        self.migrate().await.map_err(|e| self.failed(e))?;
         let canary = self.seal.seal(b"gatepost", "key")?;
         sqlx::query("INSERT OR IGNORE INTO meta (name, value) VALUES ('key', ?)")
             .bind(canary)
@@ -138,6 +148,24 @@ impl Store {
             Some(_) => Ok(()),
             None => Err(StoreError::WrongKey(self.path.clone())),
         }
+    }
+
+    /// One process at a time; the others find the work done.
+    async fn migrate(&self) -> Result<(), sqlx::Error> {
+        let version = "PRAGMA user_version";
+        let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+        if sqlx::query_scalar::<_, i64>(version).fetch_one(&self.pool).await? >= known {
+            return Ok(());
+        }
+        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let had: i64 = sqlx::query_scalar(version).fetch_one(&mut *transaction).await?;
+        let had = usize::try_from(had).unwrap_or(0);
+        for migration in MIGRATIONS.iter().skip(had) {
+            sqlx::raw_sql(*migration).execute(&mut *transaction).await?;
+        }
+        let count = format!("PRAGMA user_version = {known}");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(count)).execute(&mut *transaction).await?;
+        transaction.commit().await
     }
 
     /// Changes when another process has written.

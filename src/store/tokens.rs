@@ -9,6 +9,7 @@ use zeroize::{Zeroize, Zeroizing};
 use super::{Store, StoreError};
 use crate::clock::Timestamp;
 use crate::secret::Secret;
+use crate::vocabulary::Cause;
 
 /// What is kept of a principal's sign-in.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,8 +40,10 @@ pub struct StoredToken {
 pub struct TokenFault {
     /// In words.
     pub error: String,
-    /// It stays until a person acts.
-    pub permanent: bool,
+    /// It stays until a person acts, on this; none: it may pass.
+    pub cause: Option<Cause>,
+    /// The names of the request, as the provider's support asks for them; empty: there was none.
+    pub trace: String,
     /// When.
     pub at: Timestamp,
 }
@@ -119,8 +122,10 @@ impl Store {
         Ok(if written.rows_affected() == 1 { Saved::Written(seen + 1) } else { Saved::Newer })
     }
 
-    /// Writes a new sign-in, whatever was there.
+    /// Writes a new sign-in, whatever was there; the faults of the former one are void.
     pub async fn replace_token(&self, principal: &str, token: &Token) -> Result<(), StoreError> {
+        // First, so that nobody sees the new sign-in with the old one's fault.
+        self.clear_fault(principal).await?;
         loop {
             let seen = self.token_revision(principal).await?;
             if self.save_token(principal, seen, token).await? != Saved::Newer {
@@ -154,20 +159,35 @@ impl Store {
     }
 
     /// Notes why the last renewal failed, for `gatepost status`. A principal that never had a token is
-    /// noted too.
-    pub async fn note_fault(&self, principal: &str, fault: &TokenFault) -> Result<(), StoreError> {
-        sqlx::query(
-            "INSERT INTO fault (principal, error, permanent, error_at) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT (principal) DO UPDATE SET error = ?2, permanent = ?3, error_at = ?4",
-        )
-        .bind(principal)
-        .bind(&fault.error)
-        .bind(fault.permanent)
-        .bind(fault.at.as_millis())
-        .execute(&self.pool)
-        .await
-        .map_err(|e| self.failed(e))?;
-        Ok(())
+    /// noted too. Whether this is the first news that a person must act.
+    pub async fn note_fault(
+        &self,
+        principal: &str,
+        fault: &TokenFault,
+    ) -> Result<bool, StoreError> {
+        let noted = async {
+            let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+            let former: Option<i64> =
+                sqlx::query_scalar("SELECT permanent FROM fault WHERE principal = ?")
+                    .bind(principal)
+                    .fetch_optional(&mut *transaction)
+                    .await?;
+            sqlx::query(
+                "INSERT INTO fault (principal, error, permanent, error_at, trace)
+                 VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (principal) DO UPDATE
+                 SET error = ?2, permanent = ?3, error_at = ?4, trace = ?5",
+            )
+            .bind(principal)
+            .bind(&fault.error)
+            .bind(number_of(fault.cause))
+            .bind(fault.at.as_millis())
+            .bind(&fault.trace)
+            .execute(&mut *transaction)
+            .await?;
+            transaction.commit().await?;
+            Ok(fault.cause.is_some() && former.is_none_or(|number| cause_of(number).is_none()))
+        };
+        noted.await.map_err(|e| self.failed(e))
     }
 
     /// The last renewal went well.
@@ -182,17 +202,81 @@ impl Store {
 
     /// Why the last renewal of `principal` failed, if it did.
     pub async fn fault(&self, principal: &str) -> Result<Option<TokenFault>, StoreError> {
-        let row = sqlx::query("SELECT error, permanent, error_at FROM fault WHERE principal = ?")
-            .bind(principal)
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(|e| self.failed(e))?;
+        let row =
+            sqlx::query("SELECT error, permanent, error_at, trace FROM fault WHERE principal = ?")
+                .bind(principal)
+                .fetch_optional(&self.pool)
+                .await
+                .map_err(|e| self.failed(e))?;
         let read = |row: &SqliteRow| -> Result<TokenFault, sqlx::Error> {
             let at = Timestamp::from_millis(row.try_get("error_at")?);
-            let permanent = row.try_get("permanent")?;
-            Ok(TokenFault { error: row.try_get("error")?, permanent, at })
+            let cause = cause_of(row.try_get("permanent")?);
+            let (error, trace) = (row.try_get("error")?, row.try_get("trace")?);
+            Ok(TokenFault { error, cause, trace, at })
         };
         row.as_ref().map(read).transpose().map_err(|e| self.failed(e))
+    }
+
+    /// Whether `about` is told of `subject` for the first time, in all processes' lives.
+    pub async fn tell_once(&self, subject: &str, about: &str) -> Result<bool, StoreError> {
+        let told = sqlx::query("INSERT OR IGNORE INTO notice (subject, about) VALUES (?, ?)")
+            .bind(subject)
+            .bind(about)
+            .execute(&self.pool)
+            .await
+            .map_err(|e| self.failed(e))?;
+        Ok(told.rows_affected() > 0)
+    }
+
+    /// Keeps a sign-in on another device that is under way, or forgets it.
+    pub async fn keep_device(
+        &self,
+        principal: &str,
+        plain: Option<&[u8]>,
+    ) -> Result<(), StoreError> {
+        let sealed =
+            plain.map(|plain| self.seal.seal(plain, &device_name(principal))).transpose()?;
+        let query = match sealed {
+            Some(sealed) => sqlx::query("INSERT OR REPLACE INTO device VALUES (?, ?)")
+                .bind(principal)
+                .bind(sealed),
+            None => sqlx::query("DELETE FROM device WHERE principal = ?").bind(principal),
+        };
+        query.execute(&self.pool).await.map_err(|e| self.failed(e))?;
+        Ok(())
+    }
+
+    /// The sign-in on another device that is under way. One that is damaged is none.
+    pub async fn device(&self, principal: &str) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
+        let sealed: Option<Vec<u8>> =
+            sqlx::query_scalar("SELECT sealed FROM device WHERE principal = ?")
+                .bind(principal)
+                .fetch_optional(&self.pool)
+                .await
+                .map_err(|e| self.failed(e))?;
+        Ok(sealed.and_then(|sealed| self.seal.open_sealed(&sealed, &device_name(principal))))
+    }
+}
+
+/// What a device's code is sealed for: not the name that a token is sealed for.
+fn device_name(principal: &str) -> String {
+    format!("device {principal}")
+}
+
+/// In the column `permanent`; 1 was the only one before the two were told apart.
+fn number_of(cause: Option<Cause>) -> i64 {
+    match cause {
+        None => 0,
+        Some(Cause::Registration) => 1,
+        Some(Cause::SignIn) => 2,
+    }
+}
+
+fn cause_of(number: i64) -> Option<Cause> {
+    match number {
+        0 => None,
+        2 => Some(Cause::SignIn),
+        _ => Some(Cause::Registration),
     }
 }
 

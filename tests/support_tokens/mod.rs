@@ -98,7 +98,7 @@ impl Site {
 
     /// Signs the mailbox in with an access token that has ended long ago.
     pub(crate) async fn sign_in_with_an_expired_token(&self, mailbox: &str) {
-        let principal = Principal::of(self.config().account(mailbox).unwrap());
+        let principal = Principal::of(&self.config().account(mailbox).unwrap());
         let refresh = principal.user.as_ref().map(|user| self.emulator.issue_refresh_token(user));
         let answer = Answer {
             access_token: Secret::new("expired".into()),

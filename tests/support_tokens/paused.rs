@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use gatepost::attention::Attention;
 use gatepost::clock::Clock;
 use gatepost::config::{Account, App, Config};
 use gatepost::oauth::{
@@ -21,6 +22,7 @@ use gatepost::oauth::{
 use gatepost::protocol::Refusal;
 use gatepost::secret::Secret;
 use gatepost::store::Store;
+use gatepost::vocabulary::Cause;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection};
 use tempfile::TempDir;
@@ -123,7 +125,7 @@ impl World {
     /// As `gatepost status` tells it.
     pub(crate) async fn sign_in_is_needed(&self) -> bool {
         let fault = self.command.fault(&self.key()).await.unwrap();
-        fault.is_some_and(|fault| fault.permanent)
+        fault.is_some_and(|fault| fault.cause.is_some())
     }
 
     pub(crate) fn tokens(&self) -> Arc<Tokens> {
@@ -135,7 +137,9 @@ impl World {
         (self.tracker, self.stop) = (TaskTracker::new(), CancellationToken::new());
         let endpoint = |_: &Principal| Arc::clone(&self.script) as Arc<dyn TokenEndpoint>;
         let (accounts, store, clock) = (&self.accounts, &self.store, &self.clock);
-        let tokens = Tokens::start(accounts, endpoint, store, clock, &self.tracker, &self.stop);
+        let (tracker, stop) = (&self.tracker, &self.stop);
+        let nobody = Attention::default();
+        let tokens = Tokens::start(accounts, endpoint, store, clock, &nobody, tracker, stop);
         self.tokens = Some(Arc::new(tokens));
     }
 
@@ -263,11 +267,11 @@ impl Reply {
     }
 
     pub(crate) fn transient() -> Self {
-        Self::Fail(TokenError::Transient { reason: "out of order".into(), retry_after: None })
+        Self::Fail(TokenError::transient("out of order"))
     }
 
     pub(crate) fn permanent() -> Self {
-        Self::Fail(TokenError::Permanent { reason: "invalid_grant".into() })
+        Self::Fail(TokenError::permanent("invalid_grant", Cause::SignIn))
     }
 }
 

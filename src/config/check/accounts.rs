@@ -5,11 +5,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use toml::Spanned;
+use toml::value::Datetime;
+use url::Url;
 
 use super::super::error::ConfigError;
 use super::super::{Account, App, Grant, raw};
-use super::{ANY_TENANT, Apps, Checker, Providers, Secrets};
-use crate::secret::Secret;
+use super::{ANY_TENANT, Apps, Checker, Providers};
+use crate::clock::Timestamp;
 
 impl Checker<'_> {
     pub(super) fn apps(
@@ -31,76 +33,87 @@ impl Checker<'_> {
         &self,
         name: &str,
         place: &Range<usize>,
-        written: raw::App,
+        mut written: raw::App,
         providers: &Providers,
     ) -> Result<App, ConfigError> {
         let key = |key: &str| format!("app.{name}.{key}");
-        let provider = self.named(&key("provider"), place, written.provider, providers)?;
-        if let Some(certificate) = &written.client_certificate {
-            let problem = "this version authenticates apps by a client secret alone";
-            let remedy = "use client_secret = { file = \"…\" }";
-            return Err(self.error(
-                &certificate.span(),
-                key("client_certificate"),
-                problem,
-                remedy,
-            ));
-        }
-        let app_only = written.grant == Grant::ClientCredentials;
-        if app_only && written.client_secret.is_none() {
-            let problem = "grant \"client_credentials\" needs a secret";
-            let remedy = "add client_secret = { env = \"NAME\" } or { file = \"PATH\" }";
-            return Err(self.error(place, key("client_secret"), problem, remedy));
-        }
+        let provider = self.named(&key("provider"), place, written.provider.take(), providers)?;
+        let grant = written.grant;
         let tenant = match &written.tenant {
             Some(tenant) => self.clean(&key("tenant"), tenant)?,
-            None if app_only && provider.token_url.contains("{tenant}") => {
+            None if grant == Grant::ClientCredentials
+                && provider.token_url.contains("{tenant}") =>
+            {
                 let problem = "grant \"client_credentials\" needs the tenant";
                 let remedy = "add tenant = \"YOURS.onmicrosoft.com\" or the directory (tenant) id";
                 return Err(self.error(place, key("tenant"), problem, remedy));
             }
             None => ANY_TENANT.to_owned(),
         };
-        let token_url = Spanned::new(place.clone(), provider.token_url.clone());
-        let default_scopes = if app_only { &provider.app_scopes } else { &provider.scopes };
+        let url = |url: &str| {
+            self.url(&key("tenant"), &Spanned::new(place.clone(), url.to_owned()), &tenant)
+        };
+        let optional_url = |written: &Option<String>| written.as_deref().map(url).transpose();
+        let client_id = match &written.client_id {
+            Some(id) => self.clean(&key("client_id"), id)?,
+            // A system-assigned identity has none.
+            None if grant == Grant::ManagedIdentity => String::new(),
+            None => {
+                let problem = "it is missing";
+                let remedy = "add client_id = \"…\": the application (client) id in the portal";
+                return Err(self.error(place, key("client_id"), problem, remedy));
+            }
+        };
+        if grant == Grant::ManagedIdentity && provider.identity_url.is_none() {
+            let problem = format!("provider {:?} has no managed identities", provider.name);
+            let remedy = format!("set identity_url in [provider.{}]", provider.name);
+            return Err(self.error(place, key("grant"), problem, remedy));
+        }
+        let redirect_uri = written.redirect_uri.take();
+        let redirect_uri = redirect_uri.map(|uri| self.redirect_uri(&key("redirect_uri"), &uri));
+        let scopes = if grant.is_delegated() { &provider.scopes } else { &provider.app_scopes };
         Ok(App {
             name: name.to_owned(),
-            token_url: self.url(&key("tenant"), &token_url, &tenant)?,
-            client_id: self.clean(&key("client_id"), &written.client_id)?,
-            client_secret: self.secret(&key("client_secret"), written.client_secret)?,
-            grant: written.grant,
-            scopes: written.scopes.map_or_else(|| default_scopes.clone(), Spanned::into_inner),
+            token_url: url(&provider.token_url)?,
+            authorize_url: optional_url(&provider.authorize_url)?,
+            device_url: optional_url(&provider.device_url)?,
+            revoke_url: optional_url(&provider.revoke_url)?,
+            client_id,
+            secret_expires: self
+                .date(&key("client_secret_expires"), &written.client_secret_expires)?,
+            redirect_uri: redirect_uri.transpose()?,
+            grant,
+            scopes: written.scopes.take().map_or_else(|| scopes.clone(), Spanned::into_inner),
+            credential: self.credential(name, place, written)?,
+            tenant,
             provider,
         })
     }
 
-    fn secret(
+    /// Where a browser is sent back to: it need not be on this machine, its URL can be pasted.
+    fn redirect_uri(&self, key: &str, written: &Spanned<String>) -> Result<Url, ConfigError> {
+        let url = self.url(key, written, ANY_TENANT)?;
+        if url.fragment().is_some() {
+            let problem = "it has a fragment (RFC 6749 section 3.1.2)";
+            return Err(self.error(&written.span(), key, problem, "write it without #…"));
+        }
+        Ok(url)
+    }
+
+    fn date(
         &self,
         key: &str,
-        written: Option<Spanned<raw::SecretSource>>,
-    ) -> Result<Option<Secret<String>>, ConfigError> {
+        written: &Option<Spanned<Datetime>>,
+    ) -> Result<Option<Timestamp>, ConfigError> {
         let Some(written) = written else { return Ok(None) };
-        let place = written.span();
-        let remedy = "write { env = \"NAME\" } or { file = \"PATH\" }";
-        let error = |problem: String| self.error(&place, key, problem, remedy);
-        let source = written.into_inner();
-        let secret = match (source.env, source.file) {
-            (Some(_), None) | (None, Some(_)) if self.secrets == Secrets::Leave => return Ok(None),
-            (Some(name), None) => std::env::var(&name)
-                .map_err(|_| error(format!("the environment has no variable {name}")))?,
-            (None, Some(file)) => {
-                let file = self.path(&file);
-                std::fs::read_to_string(&file)
-                    .map_err(|cause| error(format!("{}: {cause}", file.display())))?
-            }
-            _ => return Err(error("it takes one of env and file".into())),
-        };
-        // A file made by an editor or by echo ends with a line end that is not the secret's.
-        let secret = Secret::new(secret.trim_end_matches(['\r', '\n']).to_owned());
-        if secret.expose().is_empty() {
-            return Err(error("the secret is empty".into()));
-        }
-        Ok(Some(secret))
+        let midnight = written
+            .get_ref()
+            .date
+            .and_then(|date| Timestamp::of_date(i32::from(date.year), date.month, date.day));
+        midnight.map(Some).ok_or_else(|| {
+            let remedy = "write the day on which the secret ends, without quotes: 2027-01-31";
+            self.error(&written.span(), key, "it is no day", remedy)
+        })
     }
 
     pub(super) fn accounts(
@@ -114,6 +127,7 @@ impl Checker<'_> {
             let account = account.into_inner();
             let mut names = vec![(key("mailbox"), &account.mailbox)];
             names.extend(account.aliases.iter().map(|alias| (key("aliases"), alias)));
+            let (mailbox_key, mailbox) = (key("mailbox"), &account.mailbox);
             for (key, name) in names {
                 let taken = accounts.iter().find(|other| other.answers_to(name.get_ref()));
                 if let Some(other) = taken {
@@ -124,16 +138,48 @@ impl Checker<'_> {
             }
             let aliases = account.aliases.iter().map(|alias| self.clean(&key("aliases"), alias));
             let signed_in_as = account.signed_in_as.as_ref();
-            accounts.push(Arc::new(Account {
-                mailbox: self.clean(&key("mailbox"), &account.mailbox)?,
+            let checked = Account {
+                mailbox: self.clean(&mailbox_key, mailbox)?,
                 aliases: aliases.collect::<Result<_, _>>()?,
                 app: self.app_named(&key("app"), &account.app, apps)?,
                 signed_in_as: signed_in_as
                     .map(|person| self.clean(&key("signed_in_as"), person))
                     .transpose()?,
-            }));
+            };
+            self.pattern(&mailbox_key, &mailbox.span(), &checked)?;
+            accounts.push(Arc::new(checked));
         }
         Ok(accounts)
+    }
+
+    /// A pattern is only for an app whose own token opens all of its mailboxes.
+    fn pattern(
+        &self,
+        key: &str,
+        place: &Range<usize>,
+        account: &Account,
+    ) -> Result<(), ConfigError> {
+        let mailbox = &account.mailbox;
+        if !mailbox.contains('*') {
+            return Ok(());
+        }
+        let whole = account
+            .pattern()
+            .is_some_and(|domain| !domain.is_empty() && !domain.contains(['*', '@']));
+        if !whole {
+            let problem = format!("{mailbox:?} is no pattern");
+            return Err(self.error(place, key, problem, "write \"*@DOMAIN\" or one mailbox"));
+        }
+        if account.app.grant.is_personal() {
+            let problem = format!("{mailbox:?} needs a token that opens every mailbox");
+            let remedy = "use an app with grant = \"client_credentials\"";
+            return Err(self.error(place, key, problem, remedy));
+        }
+        if !account.aliases.is_empty() {
+            let problem = "aliases of a pattern would name no mailbox";
+            return Err(self.error(place, key, problem, "leave the aliases out"));
+        }
+        Ok(())
     }
 
     fn app_named(

@@ -3,6 +3,7 @@
 //! Invariant: the first thing that is wrong is reported, with its line; nothing is guessed.
 
 mod accounts;
+mod credentials;
 mod listeners;
 mod providers;
 
@@ -51,6 +52,7 @@ pub(super) fn check(file: &Path, text: &str, secrets: Secrets) -> Result<Config,
         key_file: raw.store.key.map(|key| checker.path(&key.file)),
         listeners,
         accounts,
+        on_attention: checker.command(raw.on_attention)?,
     })
 }
 
@@ -102,6 +104,16 @@ impl Checker<'_> {
             let problem = "this system has no folder for the state of programs";
             ConfigError::new(self.file, None, "state_dir", problem, "set state_dir to a folder")
         })
+    }
+
+    fn command(&self, written: Option<Spanned<Vec<String>>>) -> Result<Vec<String>, ConfigError> {
+        let Some(written) = written else { return Ok(Vec::new()) };
+        if written.get_ref().first().is_none_or(String::is_empty) {
+            let problem = "the command has no name";
+            let remedy = "write [\"/path/to/command\", \"its\", \"arguments\"], or leave it out";
+            return Err(self.error(&written.span(), "on_attention", problem, remedy));
+        }
+        Ok(written.into_inner())
     }
 
     /// The provider that a listener or app names, or the default one.

@@ -42,6 +42,8 @@ impl Checker<'_> {
             ("authorize_url", written.authorize_url.as_ref()),
             ("token_url", Some(&written.token_url)),
             ("device_url", written.device_url.as_ref()),
+            ("revoke_url", written.revoke_url.as_ref()),
+            ("consent_url", written.consent_url.as_ref()),
         ];
         for (name, url) in urls {
             if let Some(url) = url {
@@ -56,8 +58,21 @@ impl Checker<'_> {
                 self.error(&value.span(), key(name), problem, remedy)
             })
         };
+        let identity_url = written.identity_url.as_ref();
+        let identity_url = identity_url.map(|url| self.url(&key("identity_url"), url, ANY_TENANT));
         Ok(Provider {
             name: name.to_owned(),
+            revoke_url: written.revoke_url.map(Spanned::into_inner),
+            identity_url: identity_url.transpose()?,
+            authorize_url: written.authorize_url.map(Spanned::into_inner),
+            device_url: written.device_url.map(Spanned::into_inner),
+            issuer: written.issuer,
+            authorize_parameters: written.authorize_parameters,
+            consent_url: written.consent_url.map(Spanned::into_inner),
+            consent_scope: written.consent_scope,
+            portal: written.portal,
+            graph_environment: written.graph_environment,
+            exchange_environment: written.exchange_environment,
             imap: endpoint("imap", written.imap)?,
             pop3: endpoint("pop3", written.pop3)?,
             smtp: endpoint("smtp", written.smtp)?,
@@ -81,16 +96,21 @@ impl Checker<'_> {
             self.error(&value.span(), key, problem, remedy)
         };
         let url = Url::parse(&text).map_err(|error| refused(format!("{text:?}: {error}")))?;
-        let loopback = match url.host() {
-            Some(Host::Domain(name)) => name == "localhost",
-            Some(Host::Ipv4(ip)) => ip.is_loopback(),
-            Some(Host::Ipv6(ip)) => ip.is_loopback(),
-            None => false,
-        };
         match url.scheme() {
             "https" => Ok(url),
-            "http" if loopback => Ok(url),
+            "http" if is_local(&url) => Ok(url),
             _ => Err(refused(format!("{text:?} is not secure"))),
         }
+    }
+}
+
+/// On this machine: loopback, or the link-local address at which a cloud serves its machines (RFC 3927), where
+/// no TLS is to be had and nobody else listens.
+fn is_local(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(ip)) => ip.is_loopback() || ip.is_link_local(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
     }
 }

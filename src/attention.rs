@@ -1,0 +1,72 @@
+//! Calls a person: the configuration's `on_attention` command, with what happened and what to do.
+//!
+//! Invariant: the command gets no secret: not as an argument, and not by an environment variable that the
+//! configuration names as one. Nothing waits for it, and it is ended when it takes too long.
+
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::process::Command;
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+/// For the command to end: a mail server or a chat's web hook may be slow.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// The command that calls people; none: the log and `gatepost status` alone tell them.
+#[derive(Clone, Debug, Default)]
+pub struct Attention {
+    command: Arc<[String]>,
+    /// Variables of the environment that the command must not see.
+    secret_variables: Arc<[String]>,
+}
+
+/// Why a person is called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// One word: `sign_in_needed` or `expires_soon`.
+    pub event: &'static str,
+    /// Which account, or which app registration if it is all of its accounts.
+    pub account: String,
+    /// What happened.
+    pub reason: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+impl Attention {
+    /// Runs `command`, without `secret_variables` in its environment.
+    pub fn new(command: Vec<String>, secret_variables: Vec<String>) -> Self {
+        Self { command: command.into(), secret_variables: secret_variables.into() }
+    }
+
+    /// Starts the command, and lets it run.
+    pub fn call(&self, call: Call) {
+        let Some((program, arguments)) = self.command.split_first() else { return };
+        let mut command = Command::new(program);
+        command.args(arguments).args([&call.account, &call.reason, &call.remedy]);
+        for variable in self.secret_variables.iter() {
+            command.env_remove(variable);
+        }
+        command
+            .env("GATEPOST_EVENT", call.event)
+            .env("GATEPOST_ACCOUNT", &call.account)
+            .env("GATEPOST_REASON", &call.reason)
+            .env("GATEPOST_REMEDY", &call.remedy)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true);
+        let program = program.clone();
+        tokio::spawn(async move {
+            let account = call.account;
+            match timeout(LIMIT, command.status()).await {
+                Ok(Ok(status)) if status.success() => info!(account, "on_attention was run"),
+                Ok(Ok(status)) => warn!(account, program, %status, "on_attention failed"),
+                Ok(Err(error)) => warn!(account, program, %error, "on_attention can't be run"),
+                Err(_) => warn!(account, program, "on_attention was ended, it took a minute"),
+            }
+        });
+    }
+}

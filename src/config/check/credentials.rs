@@ -1,0 +1,148 @@
+//! What an app authenticates with: at most one thing, and one that its grant can use.
+
+use std::ops::Range;
+use std::path::Path;
+
+use toml::Spanned;
+
+use super::super::error::ConfigError;
+use super::super::{ClientCertificate, Credential, Grant, KeyFiles, SecretSource, raw};
+use super::{Checker, Secrets};
+
+const SECRET_REMEDY: &str = "write { env = \"NAME\" } or { file = \"PATH\" }";
+
+impl Checker<'_> {
+    pub(super) fn credential(
+        &self,
+        name: &str,
+        place: &Range<usize>,
+        written: raw::App,
+    ) -> Result<Option<Credential>, ConfigError> {
+        let key = |key: &str| format!("app.{name}.{key}");
+        let mut found = Vec::new();
+        if let Some(secret) = written.client_secret {
+            let at = key("client_secret");
+            found.push((secret.span(), Credential::Secret(self.secret(&at, secret)?), at));
+        }
+        if let Some(certificate) = written.client_certificate {
+            let (at, place) = (key("client_certificate"), certificate.span());
+            let certificate = self.certificate(&at, &place, certificate.into_inner())?;
+            found.push((place, Credential::Certificate(certificate), at));
+        }
+        if let Some(token) = written.federated_token {
+            let (at, place) = (key("federated_token"), token.span());
+            let file = self.path(&token.into_inner().file);
+            self.readable(&at, &place, &file)?;
+            found.push((place, Credential::FederatedToken(file), at));
+        }
+        if let Some(service) = written.service_account {
+            let (at, place) = (key("service_account"), service.span());
+            let file = self.path(&service.into_inner().file);
+            self.readable(&at, &place, &file)?;
+            found.push((place, Credential::ServiceAccount(file), at));
+        }
+        let mut found = found.into_iter();
+        let first = found.next();
+        if let (Some((.., first)), Some((place, _, second))) = (&first, found.next()) {
+            let problem = format!("{first} stands there already");
+            return Err(self.error(&place, second, problem, "keep one of them"));
+        }
+        let at = first.as_ref().map_or(key("client_secret"), |(.., key)| key.clone());
+        let credential = first.map(|(_, credential, _)| credential);
+        self.fits(&at, place, written.grant, credential.as_ref())?;
+        Ok(credential)
+    }
+
+    /// Whether the grant can use the credential.
+    fn fits(
+        &self,
+        key: &str,
+        place: &Range<usize>,
+        grant: Grant,
+        credential: Option<&Credential>,
+    ) -> Result<(), ConfigError> {
+        let service = matches!(credential, Some(Credential::ServiceAccount(_)));
+        let (problem, remedy) = match (grant, credential) {
+            (Grant::ClientCredentials, None) => (
+                "grant \"client_credentials\" needs a secret or a certificate",
+                "add client_secret = { env = \"NAME\" } or { file = \"PATH\" }, \
+                 client_certificate or federated_token",
+            ),
+            (Grant::JwtBearer, _) if !service => (
+                "grant \"jwt_bearer\" needs a service account's key",
+                "add service_account = { file = \"PATH\" }: the JSON file from the console",
+            ),
+            (Grant::ManagedIdentity, Some(_)) => (
+                "grant \"managed_identity\" needs no credential",
+                "leave it out: the machine is its own proof",
+            ),
+            (grant, Some(_)) if service && grant != Grant::JwtBearer => {
+                ("service_account is for grant \"jwt_bearer\"", "set grant = \"jwt_bearer\"")
+            }
+            _ => return Ok(()),
+        };
+        Err(self.error(place, key, problem, remedy))
+    }
+
+    fn certificate(
+        &self,
+        key: &str,
+        place: &Range<usize>,
+        written: raw::ClientCertificate,
+    ) -> Result<ClientCertificate, ConfigError> {
+        let files = match (written.certificate, written.private_key, written.pkcs12) {
+            (Some(certificate), private_key, None) => {
+                let certificate = self.path(&certificate);
+                // One file may hold both.
+                let private_key = private_key.map_or(certificate.clone(), |key| self.path(&key));
+                self.readable(key, place, &certificate)?;
+                self.readable(key, place, &private_key)?;
+                KeyFiles::Pem { certificate, private_key }
+            }
+            (None, None, Some(pkcs12)) => {
+                let pkcs12 = self.path(&pkcs12);
+                self.readable(key, place, &pkcs12)?;
+                KeyFiles::Pkcs12(pkcs12)
+            }
+            _ => {
+                let problem = "it takes a certificate with its private_key, or pkcs12";
+                let remedy = "write { certificate = \"PEM\", private_key = \"PEM\" } \
+                              or { pkcs12 = \"FILE.pfx\" }";
+                return Err(self.error(place, key, problem, remedy));
+            }
+        };
+        let passphrase = written.passphrase;
+        let passphrase = passphrase.map(|it| self.secret(&format!("{key}.passphrase"), it));
+        let algorithm = written.algorithm;
+        Ok(ClientCertificate { files, passphrase: passphrase.transpose()?, algorithm })
+    }
+
+    fn secret(
+        &self,
+        key: &str,
+        written: Spanned<raw::SecretSource>,
+    ) -> Result<SecretSource, ConfigError> {
+        let place = written.span();
+        let error = |problem: String| self.error(&place, key, problem, SECRET_REMEDY);
+        let source = written.into_inner();
+        let source = match (source.env, source.file) {
+            (Some(name), None) => SecretSource::Env(name),
+            (None, Some(file)) => SecretSource::File(self.path(&file)),
+            _ => return Err(error("it takes one of env and file".into())),
+        };
+        if self.secrets == Secrets::Read {
+            source.read().map_err(|problem| error(problem.to_string()))?;
+        }
+        Ok(source)
+    }
+
+    fn readable(&self, key: &str, place: &Range<usize>, file: &Path) -> Result<(), ConfigError> {
+        if self.secrets == Secrets::Leave {
+            return Ok(());
+        }
+        std::fs::read(file).map(drop).map_err(|error| {
+            let problem = format!("{}: {error}", file.display());
+            self.error(place, key, problem, "name a file that gatepost may read")
+        })
+    }
+}

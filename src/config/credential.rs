@@ -1,0 +1,106 @@
+//! How an app proves to the token endpoint that it is itself.
+//!
+//! Invariant: the configuration knows where a secret is, not what it is: it is read for each request, so that
+//! a secret or certificate can be replaced while gatepost runs.
+
+use std::path::{Path, PathBuf};
+
+use crate::secret::Secret;
+
+/// What an app registration authenticates with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Credential {
+    /// A client secret (RFC 6749 section 2.3.1).
+    Secret(SecretSource),
+    /// A certificate: gatepost signs an assertion with its key (RFC 7523 section 2.2).
+    Certificate(ClientCertificate),
+    /// An assertion that somebody else renews in a file: a Kubernetes service account's token, for instance.
+    FederatedToken(PathBuf),
+    /// A Google service account's key file, for [`super::Grant::JwtBearer`].
+    ServiceAccount(PathBuf),
+}
+
+/// A client certificate with its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// Where they are.
+    pub files: KeyFiles,
+    /// Opens an encrypted key.
+    pub passphrase: Option<SecretSource>,
+    /// How the assertion is signed.
+    pub algorithm: SigningAlgorithm,
+}
+
+/// A certificate and its key on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyFiles {
+    /// Two files in PEM (they may be the same one).
+    Pem {
+        /// The certificate.
+        certificate: PathBuf,
+        /// Its RSA key, PKCS#8 (encrypted or not) or PKCS#1.
+        private_key: PathBuf,
+    },
+    /// One PKCS#12 file (`.pfx`, `.p12`).
+    Pkcs12(PathBuf),
+}
+
+/// RFC 7518 section 3.1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+pub enum SigningAlgorithm {
+    /// RSASSA-PSS with SHA-256: what Entra recommends.
+    #[default]
+    PS256,
+    /// RSASSA-PKCS1-v1_5 with SHA-256, for servers that know nothing newer.
+    RS256,
+}
+
+/// Where a secret is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretSource {
+    /// In this environment variable.
+    Env(String),
+    /// In this file, whose line end is not the secret's.
+    File(PathBuf),
+}
+
+/// A secret that can't be had.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// No such variable.
+    #[error("the environment has no variable {0}")]
+    NoVariable(String),
+    /// The file can't be read.
+    #[error("{path}: {source}", path = .path.display())]
+    Unreadable {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// There is nothing in it.
+    #[error("the secret is empty")]
+    Empty,
+}
+
+impl SecretSource {
+    /// Reads it.
+    pub fn read(&self) -> Result<Secret<String>, SecretError> {
+        let text = match self {
+            Self::Env(name) => std::env::var(name)
+                .map(Secret::new)
+                .map_err(|_| SecretError::NoVariable(name.clone()))?,
+            Self::File(path) => read_secret_file(path)?,
+        };
+        // A file made by an editor or by echo ends with a line end that is not the secret's.
+        let secret = Secret::new(text.expose().trim_end_matches(['\r', '\n']).to_owned());
+        if secret.expose().is_empty() { Err(SecretError::Empty) } else { Ok(secret) }
+    }
+}
+
+/// Reads a file that holds a secret, as text.
+pub fn read_secret_file(path: &Path) -> Result<Secret<String>, SecretError> {
+    std::fs::read_to_string(path)
+        .map(Secret::new)
+        .map_err(|source| SecretError::Unreadable { path: path.to_owned(), source })
+}
