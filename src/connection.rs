@@ -29,6 +29,7 @@ use crate::protocol::{
     Closing, Frontend, FrontendStep, LocalTls, Login, Refusal, Rejection, Welcome, Xoauth2,
 };
 use crate::sessions::Sessions;
+use crate::store::MismatchKind;
 use crate::upstream::{Server, Session};
 use crate::vocabulary::{Protocol, TlsMode};
 
@@ -113,10 +114,22 @@ impl Connection {
             Ending::Session(relayed) => (relayed.up, relayed.down),
             _ => (0, 0),
         };
+        self.note_mismatch(&ending);
         let refused = self.refused.as_ref().map(Refusal::name);
         let reason = self.refused.as_ref().map(Refusal::text);
         let millis = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
         info!(outcome = %ending, refused, reason, millis, up, down, "connection closed");
+    }
+
+    /// A client that is set otherwise than this listener does not know it: the doctor tells people.
+    fn note_mismatch(&self, ending: &Ending) {
+        let kind = match ending {
+            Ending::Closed(Closing::TlsOnPlainPort) => MismatchKind::TlsOnPlainPort,
+            Ending::Handshake(_) => MismatchKind::NoTls,
+            _ => return,
+        };
+        let Door { listener, gate, .. } = &*self.door;
+        gate.sessions.mismatch(&listener.name(), kind, self.peer.ip());
     }
 
     /// The whole way.
@@ -351,7 +364,8 @@ async fn handshake(
 ) -> Result<Stream, Ending> {
     within(deadline, accept).await.map_err(|ending| match ending {
         Ending::Lost(error) => Ending::Handshake(error),
-        other => other,
+        // It waits for a greeting, as a client in plain text does.
+        _ => Ending::Handshake(io::ErrorKind::TimedOut.into()),
     })
 }
 

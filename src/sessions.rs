@@ -1,17 +1,20 @@
-//! Who is logged in now.
+//! Who is logged in now, and which clients can't get that far.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::store::LiveSessions;
+use crate::clock::Clock;
+use crate::store::{LiveSessions, Mismatch, MismatchKind};
 use crate::vocabulary::Protocol;
 
 /// The sessions of this process.
 #[derive(Default)]
 pub struct Sessions {
     counts: Mutex<BTreeMap<(String, Protocol), u64>>,
+    mismatches: Mutex<BTreeMap<String, Mismatch>>,
     changed: Notify,
 }
 
@@ -29,6 +32,16 @@ impl Sessions {
         Counted { sessions: Arc::clone(self), key }
     }
 
+    /// Notes a client of `listener` that is set otherwise than it.
+    pub fn mismatch(&self, listener: &str, kind: MismatchKind, peer: IpAddr) {
+        let at = Clock::system().now();
+        let mut mismatches = self.mismatches.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = mismatches.get(listener).map_or(0, |former| former.count) + 1;
+        let mismatch = Mismatch { kind, peer: peer.to_string(), at, count };
+        mismatches.insert(listener.to_owned(), mismatch);
+        self.changed.notify_one();
+    }
+
     /// Waits until sessions have come or gone since the last time.
     pub async fn changed(&self) {
         self.changed.notified().await;
@@ -36,7 +49,9 @@ impl Sessions {
 
     /// How many there are.
     pub fn live(&self) -> LiveSessions {
-        let mut live = LiveSessions { pid: std::process::id(), ..LiveSessions::default() };
+        let mismatches = self.mismatches.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let pid = std::process::id();
+        let mut live = LiveSessions { pid, mismatches, ..LiveSessions::default() };
         let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         for ((mailbox, protocol), count) in counts.iter() {
             let of_mailbox = live.sessions.entry(mailbox.clone()).or_default();

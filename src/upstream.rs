@@ -80,6 +80,11 @@ impl Server {
         Ok(session)
     }
 
+    /// Opens a connection up to where a login would begin, TLS included.
+    pub async fn reach(&self) -> Result<Session, Rejection> {
+        self.open(Goal::Learn, false, LOGIN).await
+    }
+
     /// SMTP's EHLO keywords; none if the server can't be asked just now.
     pub async fn keywords(&self) -> Vec<String> {
         if let Some(known) = self.known() {

@@ -67,6 +67,14 @@ pub struct Listener {
     pub line: usize,
 }
 
+impl Listener {
+    /// For people: `imap 127.0.0.1:1143`.
+    pub fn name(&self) -> String {
+        let addresses = self.addresses.iter().map(ToString::to_string).collect::<Vec<_>>();
+        format!("{} {}", self.protocol, addresses.join(", "))
+    }
+}
+
 /// A certificate of an administrator's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateFiles {

@@ -8,6 +8,7 @@ mod listen;
 mod relay;
 mod stream;
 mod tls;
+mod watch;
 
 pub use dial::{DialError, dial, start_tls};
 pub use http::http_client;
@@ -15,3 +16,4 @@ pub use listen::bind;
 pub use relay::{Relayed, relay};
 pub use stream::Stream;
 pub use tls::{ClientTls, ServerTls, TlsError};
+pub use watch::{CertificateFault, Presented, Seen};

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -64,6 +65,14 @@ pub struct ClientTls(Arc<ClientConfig>);
 impl ClientTls {
     /// Trusts the system's roots and those of `ca_file`.
     pub fn new(ca_file: Option<&Path>) -> Result<Self, TlsError> {
+        Self::with_verifier(ca_file, |verifier| verifier)
+    }
+
+    /// `wrap` may look on, and must not change a verdict.
+    pub(super) fn with_verifier(
+        ca_file: Option<&Path>,
+        wrap: impl FnOnce(Arc<dyn ServerCertVerifier>) -> Arc<dyn ServerCertVerifier>,
+    ) -> Result<Self, TlsError> {
         let roots = ca_file.map(certificates).transpose()?.unwrap_or_default();
         let verifier = Verifier::new_with_extra_roots(roots, provider())
             .map_err(|error| TlsError::NoRoots(error.to_string()))?;
@@ -71,7 +80,7 @@ impl ClientTls {
             .with_safe_default_protocol_versions()
             .map_err(config_error)?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_custom_certificate_verifier(wrap(Arc::new(verifier)))
             .with_no_client_auth();
         Ok(Self(Arc::new(config)))
     }

@@ -7,6 +7,7 @@
 //! | `endpoint`, `error` | asking over HTTP, and what a failure means |
 //! | `principal`, `claims` | whose token it is, and what it says of itself |
 //! | `life`, `renewal`, `tokens` | when a token is renewed, who does it, and what a login sees |
+//! | `once` | one renewal by hand |
 //!
 //! Invariant: at most one token request is under way per principal, whoever asks; a new refresh token is
 //! on disk before its access token is used; no failure ever throws a refresh token away.
@@ -19,6 +20,7 @@ mod device;
 mod endpoint;
 mod error;
 mod life;
+mod once;
 mod principal;
 mod renewal;
 mod request;
@@ -32,6 +34,7 @@ pub use device::DeviceCode;
 pub use endpoint::{Answer, HttpEndpoint, Poll, TokenEndpoint};
 pub use error::{TokenError, Trace};
 pub use life::{AccessToken, token_of};
+pub use once::{Renewed, renew_once};
 pub use principal::Principal;
 pub use request::Request;
 pub use tokens::Tokens;

@@ -19,7 +19,7 @@ use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
 pub use passwords::{Hash, PasswordRecord};
-pub use sessions::{LiveSessions, SessionBoard};
+pub use sessions::{LiveSessions, Mismatch, MismatchKind, SessionBoard};
 pub use tokens::{Saved, StoredToken, Token, TokenFault};
 pub use turns::Turn;
 

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::clock::Timestamp;
+
 /// Sessions of one proxy by mailbox and protocol.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LiveSessions {
@@ -19,6 +21,32 @@ pub struct LiveSessions {
     pub pid: u32,
     /// Mailbox, protocol, count.
     pub sessions: BTreeMap<String, BTreeMap<String, u64>>,
+    /// The last client of a listener that began in the wrong way, by the listener's address.
+    #[serde(default)]
+    pub mismatches: BTreeMap<String, Mismatch>,
+}
+
+/// A client that is set otherwise than its listener.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mismatch {
+    /// What it did.
+    pub kind: MismatchKind,
+    /// Its address.
+    pub peer: String,
+    /// When.
+    pub at: Timestamp,
+    /// How many there were since the proxy was started.
+    pub count: u64,
+}
+
+/// How a client is set otherwise than its listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MismatchKind {
+    /// It begins with TLS where none is spoken.
+    TlsOnPlainPort,
+    /// It speaks plainly where TLS is, or does not trust the certificate.
+    NoTls,
 }
 
 /// Where a running proxy shows its sessions.
