@@ -22,7 +22,7 @@
 //! | 3 | [`access`], [`oauth`], [`sessions`] |
 //! | 2 | [`store`], [`net`] |
 //! | 1 | [`config`], [`protocol`] |
-//! | 0 | [`secret`], [`vocabulary`], [`clock`], [`backoff`], [`private_file`] |
+//! | 0 | [`secret`], [`vocabulary`], [`clock`], [`backoff`], [`private_file`], [`explain`] |
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod access;
@@ -33,6 +33,7 @@ pub mod clock;
 pub mod config;
 pub mod connection;
 pub mod emulator;
+pub mod explain;
 pub mod net;
 pub mod oauth;
 pub mod private_file;
