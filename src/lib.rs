@@ -22,7 +22,7 @@
 //! | 3 | [`access`], [`oauth`], [`sessions`] |
 //! | 2 | [`store`], [`net`] |
 //! | 1 | [`config`], [`protocol`] |
-//! | 0 | [`secret`], [`vocabulary`], [`clock`], [`backoff`], [`private_file`], [`attention`] |
+//! | 0 | [`secret`], [`vocabulary`], [`clock`], [`backoff`], [`private_file`], [`attention`], [`explain`] |
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod access;
@@ -34,6 +34,7 @@ pub mod clock;
 pub mod config;
 pub mod connection;
 pub mod emulator;
+pub mod explain;
 pub mod net;
 pub mod oauth;
 pub mod private_file;

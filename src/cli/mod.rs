@@ -6,6 +6,7 @@
 mod check;
 mod completions;
 mod demo;
+mod explain;
 mod large;
 mod login;
 mod logout;
@@ -56,6 +57,8 @@ enum Command {
     Logout(logout::Args),
     /// Show accounts, tokens, last errors and live sessions
     Status(status::Args),
+    /// Say what an error code or a mail server's reply means, and what to do
+    Explain(explain::Args),
     /// Print a shell's completion script
     Completions(completions::Args),
 }
@@ -83,6 +86,7 @@ async fn run_command(cli: Cli) -> Result<()> {
         Command::Login(args) => login::login(&file, args).await,
         Command::Logout(args) => logout::logout(&file, args).await,
         Command::Status(args) => status::status(&file, args).await,
+        Command::Explain(args) => explain::explain(&args),
         Command::Completions(args) => completions::completions(&args),
     }
 }

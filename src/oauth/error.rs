@@ -9,6 +9,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde::Deserialize;
 
 use crate::clock::{Clock, Timestamp};
+use crate::explain;
 use crate::vocabulary::Cause;
 
 /// A token request that brought no token.
@@ -67,10 +68,6 @@ const DESCRIPTION: usize = 300;
 
 /// Longest trace id that is kept: a GUID has 36 characters.
 const LONGEST_ID: usize = 64;
-
-/// Entra's codes that pass by themselves although their `error` does not say so: 90006 external server,
-/// 90033 and 90100 transient fault of the service.
-const TRANSIENT_CODES: [u32; 3] = [90006, 90033, 90100];
 
 /// RFC 6749 section 5.2, with what Entra adds.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -143,7 +140,7 @@ impl From<Refused> for TokenError {
 impl OAuthError {
     fn is_transient(&self) -> bool {
         matches!(self.error.as_str(), "temporarily_unavailable" | "server_error" | "slow_down")
-            || self.error_codes.iter().any(|code| TRANSIENT_CODES.contains(code))
+            || self.error_codes.iter().any(|code| passes(*code))
     }
 
     /// RFC 6749 sections 4.1.2.1 and 5.2, RFC 8628 section 3.5, and OpenID Connect Core section 3.1.2.6.
@@ -168,6 +165,11 @@ impl OAuthError {
             description => format!("{}: {description}", clean(&self.error)),
         }
     }
+}
+
+/// Entra's codes that pass by themselves although their `error` does not say so.
+fn passes(code: u32) -> bool {
+    explain::best(&format!("AADSTS{code}")).is_some_and(|entry| entry.transient)
 }
 
 /// A peer's words on one line.

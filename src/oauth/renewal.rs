@@ -18,6 +18,7 @@ use super::{AccessToken, Principal, Request, TokenEndpoint, TokenError};
 use crate::attention::{Attention, Call};
 use crate::backoff::Backoff;
 use crate::clock::Clock;
+use crate::explain;
 use crate::secret::Secret;
 use crate::store::{Saved, Store, StoreError, Token, TokenFault, Turn};
 use crate::vocabulary::Cause;
@@ -387,5 +388,6 @@ impl Renewal {
 
 /// What a person does about it.
 fn remedy(reason: &str, mailbox: &str) -> String {
-    format!("gatepost login {mailbox}")
+    let known = explain::best(reason).map(|entry| entry.remedy_for(mailbox));
+    known.unwrap_or_else(|| format!("gatepost login {mailbox}"))
 }
