@@ -389,7 +389,8 @@ async fn faults_over_http_and_in_rust() {
     http(&emulator, "POST /emulator/clear", "").await;
     emulator.control().fail_token_requests(1, TokenFault::Aadsts(50_076));
     let (_, refused) = token(&emulator, &good).await;
-    assert_eq!(refused["error"], "interaction_required");
+    assert_eq!(refused["error"], "invalid_grant");
+    assert_eq!(refused["suberror"], "basic_action");
     http(&emulator, "POST /emulator/token-life", "seconds=90000").await;
     let (_, issued) = token(&emulator, &good).await;
     assert_eq!((&issued["expires_in"], &issued["refresh_in"]), (&90_000.into(), &45_000.into()));
