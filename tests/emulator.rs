@@ -5,7 +5,9 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use gatepost::emulator::{Emulator, LoginFault, Options, Shared, Tls, TokenFault};
+use gatepost::emulator::{
+    Emulator, LoginFault, Options, Protocol, Registration, Shared, Tls, TokenFault,
+};
 use serde_json::Value;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
@@ -116,6 +118,13 @@ async fn imap(emulator: &Emulator, user: &str) -> Client {
     let response = xoauth2(user, &emulator.control().issue_access_token(Some(JANE)));
     client.play(&format!("in AUTHENTICATE XOAUTH2 {response} | in OK AUTH")).await;
     client
+}
+
+async fn pop3(emulator: &Emulator, token: &str, reply: &str) {
+    let mut client = Client::new(emulator, emulator.pop3(Tls::Implicit)).await;
+    client.start_tls().await;
+    let response = xoauth2(JANE, token);
+    client.play(&format!("AUTH XOAUTH2 | + \n{response} | {reply}")).await;
 }
 
 async fn smtp(emulator: &Emulator, token: &str, user: &str, reply: &str) -> Client {
@@ -340,6 +349,71 @@ async fn smtp_refuses_as_exchange_does() {
 }
 
 #[tokio::test]
+async fn senders_are_refused_as_exchange_does() {
+    let emulator = start().await;
+    let token = emulator.control().issue_access_token(Some(JANE));
+    let mail = |sender: &str| format!("MAIL FROM:<{sender}>\nRCPT TO:<{JANE}>\nBDAT 0 LAST | ");
+    emulator.control().set_login_fault(Some(LoginFault::SendAsDenied));
+    let mut client = smtp(&emulator, &token, JANE, "235").await;
+    for (sender, reply) in [(JANE, "250 2.0.0"), (SUPPORT, "554 5.2.252"), ("x@y", "554 5.2.252")] {
+        client.play(&(mail(sender) + reply)).await;
+    }
+    emulator.control().set_login_fault(Some(LoginFault::SenderRefused));
+    let mut client = smtp(&emulator, &token, JANE, "235").await;
+    client.play(&format!("MAIL FROM:<{SUPPORT}> | 550 5.7.60 SMTP; Client does not have")).await;
+    client.play(&(mail(JANE) + "250 2.0.0")).await;
+    emulator.control().set_login_fault(None);
+    let mut client = smtp(&emulator, &token, JANE, "235").await;
+    client.play(&(mail(SUPPORT) + "250 2.0.0")).await;
+}
+
+#[tokio::test]
+async fn a_mailbox_without_a_protocol() {
+    let all = [Protocol::Imap, Protocol::Pop3, Protocol::Smtp];
+    let switched_off = all.map(|protocol| (JANE.to_owned(), protocol)).to_vec();
+    let registration = Registration { switched_off, ..Registration::default() };
+    let emulator = Emulator::start(Options { registration, ..Options::default() }).await.unwrap();
+    let token = emulator.control().issue_access_token(None);
+    let mut client = imap(&emulator, JANE).await;
+    client.play("1 SELECT INBOX | 1 BAD User is authenticated but not connected.").await;
+    pop3(&emulator, &token, "-ERR User is authenticated but not connected.").await;
+    let reply = "535 5.7.139 Authentication unsuccessful, SmtpClientAuthentication is disabled for \
+        the Mailbox.";
+    smtp(&emulator, &token, JANE, reply).await;
+    smtp(&emulator, &token, SUPPORT, "235").await;
+}
+
+#[tokio::test]
+async fn logins_fail_until_that_is_taken_back() {
+    let emulator = start().await;
+    let token = emulator.control().issue_access_token(Some(JANE));
+    let fault = "kind=access-token-expired";
+    assert_eq!(http(&emulator, "POST /emulator/login-outage", fault).await.0, 204);
+    let mut client = imap(&emulator, JANE).await;
+    client.play("- | * BYE Session invalidated - AccessTokenExpired").await;
+    pop3(&emulator, &token, "-ERR Authentication failure").await;
+    smtp(&emulator, &token, JANE, "535 5.7.3").await;
+    http(&emulator, "POST /emulator/login-outage", "off").await;
+    pop3(&emulator, &token, "+OK").await;
+}
+
+#[tokio::test]
+async fn a_token_opens_what_it_was_issued_for() {
+    let roles = vec!["POP.AccessAsApp".to_owned()];
+    let registration = Registration { roles, ..Registration::default() };
+    let emulator = Emulator::start(Options { registration, ..Options::default() }).await.unwrap();
+    let access = async |form: &str| {
+        let (_, issued) = token(&emulator, form).await;
+        issued["access_token"].as_str().unwrap().to_owned()
+    };
+    let mail = access(&app_form("emulated-secret")).await;
+    pop3(&emulator, &mail, "+OK").await;
+    smtp(&emulator, &mail, JANE, "535 5.7.3").await;
+    let graph = app_form("emulated-secret").replace("outlook.office365.com", "graph.microsoft.com");
+    pop3(&emulator, &access(&graph).await, "-ERR Authentication failure").await;
+}
+
+#[tokio::test]
 async fn tokens_are_issued_and_refused_as_entra_does() {
     let emulator = start().await;
     let (status, issued) = token(&emulator, &app_form("emulated-secret")).await;
@@ -389,7 +463,8 @@ async fn faults_over_http_and_in_rust() {
     http(&emulator, "POST /emulator/clear", "").await;
     emulator.control().fail_token_requests(1, TokenFault::Aadsts(50_076));
     let (_, refused) = token(&emulator, &good).await;
-    assert_eq!(refused["error"], "interaction_required");
+    assert_eq!(refused["error"], "invalid_grant");
+    assert_eq!(refused["suberror"], "basic_action");
     http(&emulator, "POST /emulator/token-life", "seconds=90000").await;
     let (_, issued) = token(&emulator, &good).await;
     assert_eq!((&issued["expires_in"], &issued["refresh_in"]), (&90_000.into(), &45_000.into()));

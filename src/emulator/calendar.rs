@@ -15,7 +15,12 @@ pub(super) enum Style {
 
 /// The present moment in words.
 pub(super) fn now(style: Style) -> String {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    at(SystemTime::now(), style)
+}
+
+/// A moment in words.
+pub(super) fn at(moment: SystemTime, style: Style) -> String {
+    let since = moment.duration_since(UNIX_EPOCH).unwrap_or_default();
     // the date type of the certificates saves a calendar here
     let now = rcgen::date_time_ymd(1970, 1, 1) + since;
     let (year, month, day) = (now.year(), now.month().to_string(), now.day());

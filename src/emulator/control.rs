@@ -16,7 +16,7 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    SentMail, World, locked,
+    Protocol, SentMail, World, locked,
     tokens::{Principal, Wanted, folded, random_life},
 };
 
@@ -30,6 +30,16 @@ pub enum LoginFault {
     NotConnected,
     /// SMTP: `535 5.7.139 … SmtpClientAuthentication is disabled for the Tenant.`
     SmtpAuthDisabled,
+    /// SMTP: the same for the mailbox alone.
+    SmtpAuthDisabledMailbox,
+    /// SMTP: the login works, but may send as itself only, not as a shared mailbox either. Told behind
+    /// the message: `554 5.2.252 SendAsDenied; …`.
+    SendAsDenied,
+    /// SMTP: as above, told at MAIL FROM: `550 5.7.60 SMTP; Client does not have permissions …`.
+    SenderRefused,
+    /// The token has come to its end. IMAP takes the login and says `* BYE Session invalidated -
+    /// AccessTokenExpired`; POP3 and SMTP refuse it as any other token that is no good.
+    AccessTokenExpired,
     /// `Request is throttled. Suggested Backoff Time: N milliseconds`.
     Throttled {
         /// The N.
@@ -69,10 +79,24 @@ pub(super) struct Faults {
     pub(super) token_delay: Duration,
     pub(super) token_life: Option<Duration>,
     pub(super) logins: VecDeque<LoginFault>,
+    pub(super) login_outage: Option<LoginFault>,
+    /// Seconds that Entra's clock is ahead.
+    pub(super) clock_offset: i64,
     pub(super) mail_outage: bool,
     pub(super) challenge: bool,
     /// Ends the mail sessions that hold a clone of it.
     pub(super) sever: CancellationToken,
+}
+
+impl LoginFault {
+    /// Whether it shows only behind a login that works.
+    pub(super) fn is_inside(self, protocol: Protocol) -> bool {
+        match self {
+            Self::SendAsDenied | Self::SenderRefused => true,
+            Self::AccessTokenExpired => protocol == Protocol::Imap,
+            _ => false,
+        }
+    }
 }
 
 /// What happened so far.
@@ -125,12 +149,40 @@ impl Control {
         let audience = "https://outlook.office.com".to_owned();
         let permissions = principal.mail_permissions();
         let life = self.world.token_life();
-        self.world.tokens.access(Wanted { principal, audience, permissions, life })
+        let wanted = Wanted { principal, audience, permissions, life };
+        self.world.tokens.access(wanted, self.world.now())
     }
 
     /// Refuses the next `count` upstream logins, of whatever protocol.
     pub fn fail_logins(&self, count: usize, fault: LoginFault) {
         self.faults().logins.extend(std::iter::repeat_n(fault, count));
+    }
+
+    /// Refuses all upstream logins, of whatever protocol, until this is called with `None`.
+    pub fn set_login_fault(&self, fault: Option<LoginFault>) {
+        self.faults().login_outage = fault;
+    }
+
+    /// Puts Entra's clock so many seconds ahead, or behind: the `Date` of its answers, the dates in its
+    /// tokens, and what it takes a client assertion's dates for.
+    pub fn set_clock_offset(&self, seconds: i64) {
+        self.faults().clock_offset = seconds;
+    }
+
+    /// The user codes that nobody has entered yet, oldest first.
+    pub fn device_codes(&self) -> Vec<String> {
+        self.world.sign_ins.device_codes()
+    }
+
+    /// Signs this user in on the device that shows the code; `false` if there is no such code or user.
+    pub fn approve_device(&self, user_code: &str, user: &str) -> bool {
+        self.world.tokens.is_user(user)
+            && self.world.sign_ins.decide_device(user_code, Some(user)).is_some()
+    }
+
+    /// Declines the sign-in of the device that shows the code; `false` if there is no such code.
+    pub fn decline_device(&self, user_code: &str) -> bool {
+        self.world.sign_ins.decide_device(user_code, None).is_some()
     }
 
     /// Whether mail connections are closed as soon as they are made.

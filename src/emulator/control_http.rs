@@ -1,6 +1,6 @@
 //! The faults over HTTP, for shell scripts, on the token endpoint's server.
 //!
-//! Everything is a POST with a form (`curl -d name=value`), but for the two that only look:
+//! Everything is a POST with a form (`curl -d name=value`), but for those that only look:
 //!
 //! | path | fields |
 //! | --- | --- |
@@ -8,12 +8,16 @@
 //! | `/emulator/token-outage` | as above, until `off` |
 //! | `/emulator/token-life` | `seconds`; none for the default |
 //! | `/emulator/revoke-access`, `/emulator/revoke-refresh` | `user` for the latter |
-//! | `/emulator/login-fault` | `kind`: `auth-failed`, `not-connected`, `smtp-auth-disabled`, `throttled`, `connection-limit`; `count` (1) |
+//! | `/emulator/login-fault` | `kind`: `auth-failed`, `not-connected`, `smtp-auth-disabled`, `smtp-auth-disabled-mailbox`, `send-as-denied`, `sender-refused`, `access-token-expired`, `throttled`, `connection-limit`; `count` (1) |
+//! | `/emulator/login-outage` | `kind` as above, until `off` |
+//! | `/emulator/clock-offset` | `seconds`, may be negative |
+//! | `/emulator/approve-device`, `/emulator/decline-device` | `user_code`, and `user` for the former |
 //! | `/emulator/mail-outage` | until `off` |
 //! | `/emulator/disconnect`, `/emulator/clear` | |
 //! | `/emulator/deliver` | `mailbox`, `message` |
 //! | `/emulator/refresh-token`, `/emulator/access-token` | `user` (none: app-only); the answer is the token |
 //! | `GET /emulator/state`, `GET /emulator/ca.pem` | counts as JSON; the CA |
+//! | `GET /emulator/device-codes` | the user codes that wait, one a line |
 //!
 //! Invariant: whatever can be done here can be done with [`Control`], and nothing else.
 
@@ -39,6 +43,7 @@ pub(super) fn answer(world: &Arc<World>, method: &Method, action: &str, form: &F
             "logins": control.logins(),
         })
         .to_string()),
+        (&Method::GET, "device-codes") => Ok(control.device_codes().join("\n")),
         (&Method::POST, _) => change(&control, action, form),
         _ => return StatusCode::NOT_FOUND.into_response(),
     };
@@ -61,6 +66,11 @@ fn change(control: &Control, action: &str, form: &Form) -> Result<String, String
         "revoke-access" => control.revoke_access_tokens(),
         "revoke-refresh" => control.revoke_refresh_tokens(word(form, "user")?),
         "login-fault" => control.fail_logins(count, login_fault(form)?),
+        "login-outage" => control.set_login_fault(on.then(|| login_fault(form)).transpose()?),
+        "clock-offset" => {
+            control.set_clock_offset(number(form, "seconds")?.ok_or("seconds is missing")?);
+        }
+        "approve-device" | "decline-device" => return device(control, action, form),
         "mail-outage" => control.set_mail_outage(on),
         "disconnect" => control.disconnect_all(),
         "clear" => control.clear_faults(),
@@ -80,6 +90,15 @@ fn change(control: &Control, action: &str, form: &Form) -> Result<String, String
     Ok(String::new())
 }
 
+fn device(control: &Control, action: &str, form: &Form) -> Result<String, String> {
+    let code = word(form, "user_code")?;
+    let done = match action {
+        "approve-device" => control.approve_device(code, word(form, "user")?),
+        _ => control.decline_device(code),
+    };
+    done.then(String::new).ok_or_else(|| format!("no such code or user: {code}"))
+}
+
 fn token_fault(form: &Form) -> Result<TokenFault, String> {
     if form.contains_key("closed") {
         return Ok(TokenFault::Closed);
@@ -96,6 +115,10 @@ fn login_fault(form: &Form) -> Result<LoginFault, String> {
         "auth-failed" => LoginFault::AuthFailed,
         "not-connected" => LoginFault::NotConnected,
         "smtp-auth-disabled" => LoginFault::SmtpAuthDisabled,
+        "smtp-auth-disabled-mailbox" => LoginFault::SmtpAuthDisabledMailbox,
+        "send-as-denied" => LoginFault::SendAsDenied,
+        "sender-refused" => LoginFault::SenderRefused,
+        "access-token-expired" => LoginFault::AccessTokenExpired,
         "throttled" => LoginFault::Throttled { milliseconds: 5_000 },
         "connection-limit" => LoginFault::ConnectionLimit,
         other => return Err(format!("no such kind: {other}")),

@@ -3,9 +3,9 @@
 //! `gatepost demo` shows the product with it and the tests judge the proxy with it. It takes nothing
 //! but XOAUTH2, and on request it fails in the ways that the real services fail ([`Control`]).
 //!
-//! [`Emulator`] starts it; `control` and `control_http` take the faults on request. `entra` issues what
-//! `tokens` holds, `sasl` asks for it; `imap`, `pop3` and `smtp` hold one session each over a `wire`, and
-//! share what is in `mailbox`.
+//! [`Emulator`] starts it with [`Options`]; `control` and `control_http` take the faults on request.
+//! `entra` signs people in and issues what `tokens` holds, `sasl` asks for it; `imap`, `pop3` and `smtp`
+//! hold one session each over a `wire`, and share what is in `mailbox`.
 //!
 //! Invariant: nothing here is imported from the rest of the crate. The emulator shares no parser and
 //! no constant with the proxy, so that a mistake there cannot cancel itself out here.
@@ -15,7 +15,7 @@ use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use tokio::{
@@ -36,6 +36,7 @@ mod control_http;
 mod entra;
 mod imap;
 mod mailbox;
+mod options;
 mod pop3;
 mod samples;
 mod sasl;
@@ -45,8 +46,10 @@ mod wire;
 
 pub use control::{Control, LoginFault, TokenFault};
 pub use mailbox::SentMail;
+pub use options::{App, Federated, Options, Ports, Registration, ServiceAccount, Shared};
 
 use control::{Counts, Faults};
+use entra::SignIns;
 use mailbox::PostOffice;
 use tokens::{Tokens, folded};
 use wire::Wire;
@@ -61,70 +64,6 @@ pub struct Emulator {
     mail: Vec<(Protocol, Tls, SocketAddr)>,
     listeners: TaskTracker,
     stop: DropGuard,
-}
-
-/// What to emulate.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Addresses of the mailboxes, each with a few sample messages; their owners are the users.
-    pub mailboxes: Vec<String>,
-    /// Who else may open a mailbox and send as it, with a delegated token.
-    pub shared: Vec<Shared>,
-    /// The one app registration.
-    pub app: App,
-    /// Life of an access token; `None` is as Entra does it, 3,600 to 5,400 s at random.
-    pub token_life: Option<Duration>,
-    /// About how long an access token is, in octets. Real ones are 1.5 to 2.5 KB.
-    pub token_size: usize,
-    /// Whether a refresh revokes the refresh token that it used. Entra lets the old one live on.
-    pub revoke_used_refresh_tokens: bool,
-    /// A mail session with no traffic for so long is closed.
-    pub idle_timeout: Duration,
-    /// Concurrent SMTP sessions of one mailbox before Exchange answers 432.
-    pub smtp_connections: usize,
-    /// Fixed ports; 0 is any free one.
-    pub ports: Ports,
-}
-
-/// An app registration in the emulated tenant.
-#[derive(Clone, Debug)]
-pub struct App {
-    /// Tenant name, the first part of the token endpoint's path.
-    pub tenant: String,
-    /// Application (client) id.
-    pub client_id: String,
-    /// Client secret: `client_credentials` needs it; a refresh may do without, as a public client.
-    pub client_secret: String,
-    /// Mailboxes that an app-only token opens; `None` is all of them.
-    pub mailboxes: Option<Vec<String>>,
-}
-
-/// A shared mailbox and the users who have full access to it.
-#[derive(Clone, Debug)]
-pub struct Shared {
-    /// The mailbox, one of [`Options::mailboxes`].
-    pub mailbox: String,
-    /// Users who may open it and send as it.
-    pub users: Vec<String>,
-}
-
-/// Ports to listen on; 0 is any free one.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Ports {
-    /// IMAP with STARTTLS.
-    pub imap: u16,
-    /// IMAP over TLS.
-    pub imaps: u16,
-    /// POP3 with STLS.
-    pub pop3: u16,
-    /// POP3 over TLS.
-    pub pop3s: u16,
-    /// SMTP with STARTTLS.
-    pub smtp: u16,
-    /// SMTP over TLS; Exchange Online has none, others do.
-    pub smtps: u16,
-    /// The token endpoint, plain HTTP.
-    pub token: u16,
 }
 
 /// How a mail port is encrypted.
@@ -147,33 +86,11 @@ pub enum Protocol {
     Smtp,
 }
 
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            mailboxes: vec!["jane@contoso.example".into(), "support@contoso.example".into()],
-            shared: Vec::new(),
-            app: App {
-                tenant: "contoso.example".into(),
-                client_id: "5e1f0a3c-6d1b-4f0e-9a57-0c1d5b7e2f44".into(),
-                client_secret: "emulated-secret".into(),
-                mailboxes: None,
-            },
-            token_life: None,
-            token_size: 1_800,
-            revoke_used_refresh_tokens: false,
-            // RFC 3501 section 5.4: an autologout timer of at least 30 minutes
-            idle_timeout: Duration::from_secs(30 * 60),
-            // Exchange Online's documented limit for SMTP client submission
-            smtp_connections: 3,
-            ports: Ports::default(),
-        }
-    }
-}
-
 /// What all sessions share.
 struct World {
     options: Options,
     tokens: Tokens,
+    sign_ins: SignIns,
     mail: PostOffice,
     faults: Mutex<Faults>,
     counts: Counts,
@@ -250,8 +167,38 @@ impl Emulator {
 
     /// The v2.0 token endpoint of the app's tenant.
     pub fn token_url(&self) -> String {
+        self.endpoint("token")
+    }
+
+    /// The authorization endpoint, where a browser begins a sign-in.
+    pub fn authorize_url(&self) -> String {
+        self.endpoint("authorize")
+    }
+
+    /// The device authorization endpoint (RFC 8628 section 3.1).
+    pub fn device_url(&self) -> String {
+        self.endpoint("devicecode")
+    }
+
+    /// The revocation endpoint (RFC 7009). Entra has none, other providers do.
+    pub fn revoke_url(&self) -> String {
+        self.endpoint("revoke")
+    }
+
+    /// The token endpoint of managed identities, as a virtual machine in Azure sees it.
+    pub fn identity_url(&self) -> String {
+        format!("http://{}/metadata/identity/oauth2/token", self.token)
+    }
+
+    /// The issuer that a sign-in names in `iss` and in its ID token.
+    pub fn issuer(&self) -> String {
+        let base = format!("http://{}", self.token);
+        entra::issuer(&self.control.world, &base)
+    }
+
+    fn endpoint(&self, name: &str) -> String {
         let tenant = &self.control.world.options.app.tenant;
-        format!("http://{}/{tenant}/oauth2/v2.0/token", self.token)
+        format!("http://{}/{tenant}/oauth2/v2.0/{name}", self.token)
     }
 
     /// Where the faults can be had over HTTP, without a slash at the end.
@@ -278,6 +225,7 @@ impl World {
         };
         Ok(Self {
             tokens: Tokens::new(options.clone()),
+            sign_ins: SignIns::new(&options.registration)?,
             mail: PostOffice::new(&options.mailboxes),
             faults: Mutex::default(),
             counts: Counts::default(),
@@ -288,6 +236,14 @@ impl World {
             stop: CancellationToken::new(),
             options,
         })
+    }
+
+    /// The time by the emulated clock, which may be off on request.
+    fn now(&self) -> SystemTime {
+        let (offset, now) = (locked(&self.faults).clock_offset, SystemTime::now());
+        let shift = Duration::from_secs(offset.unsigned_abs());
+        let moved = if offset < 0 { now.checked_sub(shift) } else { now.checked_add(shift) };
+        moved.unwrap_or(now)
     }
 }
 

@@ -104,14 +104,12 @@ impl Session<'_> {
 fn refusal(fault: Option<LoginFault>) -> String {
     let text = match fault {
         None => "The authentication was cancelled.",
-        Some(LoginFault::AuthFailed | LoginFault::SmtpAuthDisabled) => {
-            "Authentication failure: unknown user name or bad password."
-        }
         Some(LoginFault::NotConnected) => "User is authenticated but not connected.",
         Some(LoginFault::Throttled { milliseconds }) => {
             &format!("Request is throttled. Suggested Backoff Time: {milliseconds} milliseconds")
         }
         Some(LoginFault::ConnectionLimit) => "Server Unavailable. 21",
+        Some(_) => "Authentication failure: unknown user name or bad password.",
     };
     format!("-ERR {text}")
 }

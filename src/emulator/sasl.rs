@@ -6,6 +6,7 @@
 use std::{io, sync::atomic::Ordering};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use tokio::time::Instant;
 
 use super::{LoginFault, Protocol, World, locked, tokens::Grant, wire::Wire};
 
@@ -36,7 +37,10 @@ pub(super) async fn xoauth2(
         return Ok(Err(None));
     }
     let decided = decide(world, protocol, &response);
-    if matches!(decided, Err(LoginFault::AuthFailed)) && locked(&world.faults).challenge {
+    let refused = [LoginFault::AuthFailed, LoginFault::AccessTokenExpired];
+    if decided.as_ref().is_err_and(|fault| refused.contains(fault))
+        && locked(&world.faults).challenge
+    {
         wire.say_line(&format!("{prompt} {}", STANDARD.encode(CHALLENGE))).await?;
         wire.line(RESPONSE_LIMIT).await?;
     }
@@ -44,11 +48,23 @@ pub(super) async fn xoauth2(
 }
 
 fn decide(world: &World, protocol: Protocol, response: &[u8]) -> Result<Grant, LoginFault> {
-    if let Some(fault) = locked(&world.faults).logins.pop_front() {
+    let fault = {
+        let mut faults = locked(&world.faults);
+        faults.logins.pop_front().or(faults.login_outage)
+    };
+    let (fault, inside) = match fault {
+        Some(fault) if fault.is_inside(protocol) => (None, Some(fault)),
+        fault => (fault, None),
+    };
+    if let Some(fault) = fault {
         return Err(fault);
     }
     let (user, token) = decode(response).ok_or(LoginFault::AuthFailed)?;
-    let grant = world.tokens.login(&token, &user, protocol)?;
+    let mut grant = world.tokens.login(&token, &user, protocol)?;
+    grant.fault = inside;
+    if inside == Some(LoginFault::AccessTokenExpired) {
+        grant.expires = Instant::now();
+    }
     world.counts.logins.fetch_add(1, Ordering::Relaxed);
     Ok(grant)
 }

@@ -28,6 +28,8 @@ const MESSAGE_LIMIT: usize = 157_286_400;
 const HOST: &str = "EMUL0P01CA0001.outlook.office365.com";
 
 const BAD_SEQUENCE: &str = "503 5.5.1 Bad sequence of commands";
+const SENDER_REFUSED: &str =
+    "550 5.7.60 SMTP; Client does not have permissions to send as this sender";
 const CONNECTION_LIMIT: &str = "432 4.3.2 Concurrent connections limit exceeded. Visit \
     https://aka.ms/concurrent_sending for more information.";
 
@@ -142,13 +144,19 @@ impl Session<'_> {
     }
 
     fn mail(&mut self, rest: &str) -> &'static str {
-        if self.login.is_none() {
+        let Some(Login { grant, .. }) = &self.login else {
             return "530 5.7.57 Client not authenticated to send mail.";
-        }
+        };
         if self.sender.is_some() {
             return "503 5.5.2 Sender already specified";
         }
-        self.sender = address(rest, "FROM:");
+        let sender = address(rest, "FROM:");
+        let other = |sender: &String| !sender.eq_ignore_ascii_case(&grant.mailbox);
+        let strict = grant.fault == Some(LoginFault::SenderRefused);
+        if strict && sender.as_ref().is_some_and(other) {
+            return SENDER_REFUSED;
+        }
+        self.sender = sender;
         if self.sender.is_some() { "250 2.1.0 Sender OK" } else { "501 5.1.7 Invalid address" }
     }
 
@@ -201,7 +209,7 @@ impl Session<'_> {
         let (Some(mut login), Some(sender)) = (self.login.take(), self.sender.take()) else {
             return self.say(BAD_SEQUENCE).await;
         };
-        let mailbox = &login.grant.mailbox;
+        let (mailbox, fault) = (&login.grant.mailbox, login.grant.fault);
         login.place = login.place.or_else(|| self.place(mailbox));
         let reply = if login.place.is_none() {
             CONNECTION_LIMIT.to_owned()
@@ -210,13 +218,14 @@ impl Session<'_> {
         } else if self.world.tokens.may_send_as(&login.grant, &sender) {
             self.world.mail.deliver(mailbox, &sender, &self.recipients, data);
             format!("250 2.0.0 OK <{}@{HOST}>", tokens::guid())
-        } else if self.world.mail.open(&sender).is_some() {
+        } else if fault == Some(LoginFault::SendAsDenied) || self.world.mail.open(&sender).is_some()
+        {
             format!(
                 "554 5.2.252 SendAsDenied; {mailbox} not allowed to send as {sender}; \
                  STOREDRV.Submission.Exception:SendAsDeniedException.MapiExceptionSendAsDenied"
             )
         } else {
-            "550 5.7.60 SMTP; Client does not have permissions to send as this sender".to_owned()
+            SENDER_REFUSED.to_owned()
         };
         self.login = Some(login);
         self.reset();
@@ -233,20 +242,23 @@ impl Session<'_> {
 fn refusal(fault: Option<LoginFault>) -> String {
     let text = match fault {
         None => "501 5.7.0 Authentication cancelled",
-        Some(LoginFault::AuthFailed | LoginFault::NotConnected) => {
-            "535 5.7.3 Authentication unsuccessful"
-        }
-        Some(LoginFault::SmtpAuthDisabled) => {
-            "535 5.7.139 Authentication unsuccessful, SmtpClientAuthentication is disabled for the \
-             Tenant. Visit https://aka.ms/smtp_auth_disabled for more information."
-        }
+        Some(LoginFault::SmtpAuthDisabled) => &disabled_for("Tenant"),
+        Some(LoginFault::SmtpAuthDisabledMailbox) => &disabled_for("Mailbox"),
         Some(LoginFault::Throttled { milliseconds }) => &format!(
             "451 4.7.0 Temporary server error. Request is throttled. Suggested Backoff Time: \
              {milliseconds} milliseconds"
         ),
         Some(LoginFault::ConnectionLimit) => CONNECTION_LIMIT,
+        Some(_) => "535 5.7.3 Authentication unsuccessful",
     };
     format!("{text} [{HOST}]")
+}
+
+fn disabled_for(whom: &str) -> String {
+    format!(
+        "535 5.7.139 Authentication unsuccessful, SmtpClientAuthentication is disabled for the \
+         {whom}. Visit https://aka.ms/smtp_auth_disabled for more information."
+    )
 }
 
 /// The address of `FROM:<a@b> SIZE=1`; nothing depends on the parameters.

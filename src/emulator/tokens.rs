@@ -6,11 +6,18 @@
 //! Invariant: a token that is unknown, expired, revoked or without the protocol's permission opens
 //! nothing, and none of these cases can be told apart from outside.
 
-use std::{collections::HashMap, sync::Mutex, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Mutex,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use ring::rand::{SecureRandom as _, SystemRandom};
-use serde_json::json;
+use ring::{
+    digest,
+    rand::{SecureRandom as _, SystemRandom},
+};
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{LoginFault, Options, Protocol, locked};
@@ -19,8 +26,14 @@ use super::{LoginFault, Options, Protocol, locked};
 pub(super) const DELEGATED: [&str; 3] =
     ["IMAP.AccessAsUser.All", "POP.AccessAsUser.All", "SMTP.Send"];
 
-/// The application permissions for mail, all of them consented to.
-const ROLES: [&str; 3] = ["IMAP.AccessAsApp", "POP.AccessAsApp", "SMTP.SendAsApp"];
+/// The application permissions for mail.
+pub(super) const ROLES: [&str; 3] = ["IMAP.AccessAsApp", "POP.AccessAsApp", "SMTP.SendAsApp"];
+
+/// Gmail's one scope for mail, which is no URL of a resource. Tokens for it open mailboxes too.
+pub(super) const GMAIL: &str = "https://mail.google.com/";
+
+/// JWT header of what the emulator issues; nobody verifies it.
+const HEADER: &str = r#"{"typ":"JWT","alg":"RS256","kid":"emulated"}"#;
 
 /// Whom a token speaks for.
 #[derive(Clone, PartialEq, Eq)]
@@ -45,11 +58,15 @@ pub(super) struct Grant {
     principal: Principal,
     pub(super) mailbox: String,
     pub(super) expires: Instant,
+    /// One of the faults that show only behind the login.
+    pub(super) fault: Option<LoginFault>,
 }
 
 /// All tokens, and the directory that says what they open.
 pub(super) struct Tokens {
     options: Options,
+    /// The tenant's id, which tokens have in their `tid`.
+    tenant_id: String,
     access: Mutex<HashMap<String, (Wanted, Instant)>>,
     /// Users by token, and whether it is revoked.
     refresh: Mutex<HashMap<String, (String, bool)>>,
@@ -65,12 +82,22 @@ impl Principal {
 
 impl Tokens {
     pub(super) fn new(options: Options) -> Self {
-        Self { options, access: Mutex::default(), refresh: Mutex::default() }
+        let tenant_id = guid();
+        Self { options, tenant_id, access: Mutex::default(), refresh: Mutex::default() }
     }
 
-    /// Issues an access token.
-    pub(super) fn access(&self, wanted: Wanted) -> String {
-        let token = self.jwt(&wanted);
+    pub(super) fn tenant_id(&self) -> &str {
+        &self.tenant_id
+    }
+
+    /// Whether somebody of this name can sign in.
+    pub(super) fn is_user(&self, user: &str) -> bool {
+        holds(&self.options.mailboxes, &folded(user))
+    }
+
+    /// Issues an access token, dated by the clock that the caller goes by.
+    pub(super) fn access(&self, wanted: Wanted, now: SystemTime) -> String {
+        let token = self.jwt(&wanted, now);
         let expires = Instant::now() + wanted.life;
         locked(&self.access).insert(token.clone(), (wanted, expires));
         token
@@ -104,6 +131,11 @@ impl Tokens {
         locked(&self.access).clear();
     }
 
+    /// Makes the upstream refuse this access token.
+    pub(super) fn revoke_one_access(&self, token: &str) {
+        locked(&self.access).remove(token);
+    }
+
     /// What a login with this token for this mailbox comes to.
     pub(super) fn login(
         &self,
@@ -118,12 +150,19 @@ impl Tokens {
         if *expires <= Instant::now() || !wanted.permits(protocol) || !known {
             return Err(LoginFault::AuthFailed);
         }
+        if self.switched_off(&mailbox, protocol) {
+            return Err(match protocol {
+                Protocol::Smtp => LoginFault::SmtpAuthDisabledMailbox,
+                // Exchange takes the token, and then has no mailbox for it over this protocol
+                Protocol::Imap | Protocol::Pop3 => LoginFault::NotConnected,
+            });
+        }
         let (principal, expires) = (wanted.principal.clone(), *expires);
         // over SMTP a person logs in as themselves, and names the shared mailbox in MAIL FROM
         let own = principal == Principal::App || principal == Principal::User(mailbox.clone());
         match (self.opens(&principal, &mailbox), protocol) {
             (opens, Protocol::Smtp) if !opens || !own => Err(LoginFault::AuthFailed),
-            (true, _) => Ok(Grant { principal, mailbox, expires }),
+            (true, _) => Ok(Grant { principal, mailbox, expires, fault: None }),
             (false, _) => Err(LoginFault::NotConnected),
         }
     }
@@ -131,6 +170,9 @@ impl Tokens {
     /// Whether mail from this address may be sent by this login.
     pub(super) fn may_send_as(&self, grant: &Grant, sender: &str) -> bool {
         let sender = folded(sender);
+        if grant.fault == Some(LoginFault::SendAsDenied) {
+            return sender == grant.mailbox;
+        }
         let shared = grant.principal != Principal::App && self.opens(&grant.principal, &sender);
         sender == grant.mailbox || shared
     }
@@ -146,21 +188,74 @@ impl Tokens {
         }
     }
 
-    /// Looks like an Entra token for Exchange, a JWT filled up to the size that was asked for.
-    fn jwt(&self, wanted: &Wanted) -> String {
-        let header = URL_SAFE_NO_PAD.encode(r#"{"typ":"JWT","alg":"RS256","kid":"emulated"}"#);
-        let app = &self.options.app;
+    fn switched_off(&self, mailbox: &str, protocol: Protocol) -> bool {
+        let mut all = self.options.registration.switched_off.iter();
+        all.any(|(own, off)| folded(own) == mailbox && *off == protocol)
+    }
+
+    /// Looks like an Entra token for Exchange (version 1.0, as Exchange wants it), a JWT filled up to
+    /// the size that was asked for.
+    fn jwt(&self, wanted: &Wanted, now: SystemTime) -> String {
+        let (app, now) = (&self.options.app, seconds(now));
         let mut claims = json!({
             "aud": wanted.audience,
-            "iss": format!("https://sts.windows.net/{}/", app.tenant),
+            "iss": format!("https://sts.windows.net/{}/", self.tenant_id),
+            "iat": now,
+            "nbf": now,
+            "exp": now + wanted.life.as_secs(),
             "appid": app.client_id,
-            "scp": wanted.permissions.join(" "),
+            "appidacr": "1",
+            "tid": self.tenant_id,
+            "ver": "1.0",
         });
-        let signature = unique(256);
-        let length = header.len() + signature.len() + claims.to_string().len() * 4 / 3 + 20;
+        match &wanted.principal {
+            Principal::App => {
+                claims["idtyp"] = json!("app");
+                claims["oid"] = json!(object_id(&app.client_id));
+                // without a role there is no such claim
+                if !wanted.permissions.is_empty() {
+                    claims["roles"] = json!(wanted.permissions);
+                }
+            }
+            Principal::User(user) => {
+                claims["oid"] = json!(object_id(user));
+                claims["scp"] = json!(wanted.permissions.join(" "));
+                claims["upn"] = json!(user);
+                claims["unique_name"] = json!(user);
+            }
+        }
+        claims["sub"] = claims["oid"].clone();
+        let length = HEADER.len() * 4 / 3 + 342 + claims.to_string().len() * 4 / 3 + 20;
         let missing = self.options.token_size.saturating_sub(length);
         claims["uti"] = json!(unique(16 + missing * 9 / 16)); // base64 grows by a third twice
-        format!("{header}.{}.{signature}", URL_SAFE_NO_PAD.encode(claims.to_string()))
+        signed(&claims)
+    }
+
+    /// Who signed in, as OpenID Connect has it (Core 1.0 section 2).
+    pub(super) fn id_token(
+        &self,
+        user: &str,
+        issuer: &str,
+        nonce: Option<&str>,
+        now: SystemTime,
+    ) -> String {
+        let now = seconds(now);
+        let mut claims = json!({
+            "aud": self.options.app.client_id,
+            "iss": issuer,
+            "iat": now,
+            "nbf": now,
+            "exp": now + 3_600,
+            "oid": object_id(user),
+            "sub": object_id(user),
+            "tid": self.tenant_id,
+            "preferred_username": user,
+            "ver": "2.0",
+        });
+        if let Some(nonce) = nonce {
+            claims["nonce"] = json!(nonce);
+        }
+        signed(&claims)
     }
 }
 
@@ -171,8 +266,8 @@ impl Wanted {
             Protocol::Pop3 => "POP.",
             Protocol::Smtp => "SMTP.",
         };
-        self.audience.starts_with("https://outlook.office")
-            && self.permissions.iter().any(|held| held.starts_with(prefix))
+        let mail = self.audience.starts_with("https://outlook.office") || self.audience == GMAIL;
+        mail && self.permissions.iter().any(|held| held.starts_with(prefix))
     }
 }
 
@@ -185,9 +280,29 @@ pub(super) fn folded(address: &str) -> String {
     address.to_ascii_lowercase()
 }
 
+/// A JWT of these claims with a signature of a real one's length.
+fn signed(claims: &Value) -> String {
+    let (header, claims) = (URL_SAFE_NO_PAD.encode(HEADER), claims.to_string());
+    format!("{header}.{}.{}", URL_SAFE_NO_PAD.encode(claims), unique(256))
+}
+
+/// Seconds since 1970, the dates of a JWT (RFC 7519 section 2).
+pub(super) fn seconds(moment: SystemTime) -> u64 {
+    moment.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
 /// A random identifier in the form of a GUID.
 pub(super) fn guid() -> String {
-    let hex: String = random(16).iter().map(|octet| format!("{octet:02x}")).collect();
+    guid_of(&random(16))
+}
+
+/// The directory's id of a user or an app: the same for the same name.
+fn object_id(name: &str) -> String {
+    guid_of(digest::digest(&digest::SHA256, name.as_bytes()).as_ref())
+}
+
+fn guid_of(octets: &[u8]) -> String {
+    let hex: String = octets.iter().map(|octet| format!("{octet:02x}")).collect();
     let part = |from, to| hex.get(from..to).unwrap_or_default();
     let parts = [part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32)];
     parts.join("-")
@@ -200,13 +315,13 @@ pub(super) fn random_life() -> Duration {
 }
 
 /// So many random octets, in base64url.
-fn unique(octets: usize) -> String {
+pub(super) fn unique(octets: usize) -> String {
     URL_SAFE_NO_PAD.encode(random(octets))
 }
 
 /// A failing random source leaves zeroes. That is harmless here: such tokens can be guessed, and what
 /// they open is sample mail on loopback.
-fn random(octets: usize) -> Vec<u8> {
+pub(super) fn random(octets: usize) -> Vec<u8> {
     let mut bytes = vec![0; octets];
     let _ = SystemRandom::new().fill(&mut bytes);
     bytes
