@@ -44,6 +44,13 @@ impl Timestamp {
         date.and_then(|date| date.format(format).ok()).unwrap_or_else(|| "beyond all dates".into())
     }
 
+    /// For a message's `Date` (RFC 5322 section 3.3).
+    pub fn mail_date(self) -> String {
+        let date = time::OffsetDateTime::from_unix_timestamp(self.0.div_euclid(1000)).ok();
+        let format = &time::format_description::well_known::Rfc2822;
+        date.and_then(|date| date.format(format).ok()).unwrap_or_default()
+    }
+
     /// Later by `duration`.
     pub fn plus(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))

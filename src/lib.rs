@@ -17,7 +17,7 @@
 //! | --- | --- |
 //! | 7 | [`cli`] |
 //! | 6 | [`app`] |
-//! | 5 | [`connection`], [`emulator`] |
+//! | 5 | [`connection`], [`doctor`], [`emulator`] |
 //! | 4 | [`upstream`], [`signin`] |
 //! | 3 | [`access`], [`oauth`], [`sessions`] |
 //! | 2 | [`store`], [`net`] |
@@ -33,6 +33,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod connection;
+pub mod doctor;
 pub mod emulator;
 pub mod explain;
 pub mod net;

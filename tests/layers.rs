@@ -12,7 +12,7 @@ const FLOORS: [&[&str]; 8] = [
     &["net", "store"],
     &["access", "oauth", "sessions"],
     &["signin", "upstream"],
-    &["connection", "emulator"],
+    &["connection", "doctor", "emulator"],
     &["app"],
     &["cli"],
 ];

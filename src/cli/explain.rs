@@ -22,12 +22,6 @@ pub(super) struct Args {
 /// Most that is read from standard input: a log of some days, and still at once.
 const LONGEST_INPUT: u64 = 16 * 1024 * 1024;
 
-/// Longest line that is written, unless a command is longer.
-const WIDTH: usize = 96;
-
-/// How far text stands from the left.
-const INDENT: &str = "  ";
-
 /// Stands in a remedy for a mailbox that is not known here.
 const MAILBOX: &str = "MAILBOX";
 
@@ -103,39 +97,7 @@ fn show(entry: &Entry) -> String {
     };
     let remedy = format!("{who} {}", entry.remedy.replace("{mailbox}", MAILBOX));
     let head = format!("{}: {}", entry.code, entry.title);
-    format!("{head}\n{}\n{}", wrapped(&entry.meaning), wrapped(&remedy))
-}
-
-/// Indented lines of at most [`WIDTH`] characters. What stands between backticks is to be typed, so that
-/// it stays on one line.
-fn wrapped(text: &str) -> String {
-    let mut lines = vec![String::new()];
-    for unit in units(text) {
-        match lines.last_mut() {
-            Some(line) if line.is_empty() => *line = format!("{INDENT}{unit}"),
-            Some(line) if line.chars().count() + 1 + unit.chars().count() <= WIDTH => {
-                line.push(' ');
-                line.push_str(&unit);
-            }
-            _ => lines.push(format!("{INDENT}{unit}")),
-        }
-    }
-    lines.join("\n")
-}
-
-/// Words, and commands with what sticks to them.
-fn units(text: &str) -> Vec<String> {
-    let mut units = vec![String::new()];
-    let mut typed = false;
-    for c in text.chars() {
-        match (c, units.last_mut()) {
-            ('`', _) => typed = !typed,
-            (' ', _) if !typed => units.push(String::new()),
-            (c, Some(unit)) => unit.push(c),
-            (_, None) => {}
-        }
-    }
-    units
+    format!("{head}\n{}\n{}", ui::wrapped(&entry.meaning), ui::wrapped(&remedy))
 }
 
 fn not_known(numbers: &[String]) -> String {
@@ -146,20 +108,4 @@ fn not_known(numbers: &[String]) -> String {
         )
     });
     lines.collect::<Vec<_>>().join("\n")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn commands_stay_whole() {
-        let command = "Set-CASMailbox MAILBOX -SmtpClientAuthenticationDisabled $false";
-        let text = wrapped(&format!("{} `{command}`. {}", "word ".repeat(12), "more ".repeat(20)));
-        assert!(text.contains(&format!("{command}. ")), "{text}");
-        assert!(!text.contains('`') && text.lines().count() > 2, "{text}");
-        for line in text.lines() {
-            assert!(line.starts_with(INDENT) && line.chars().count() <= WIDTH, "{line}");
-        }
-    }
 }

@@ -6,6 +6,7 @@
 mod check;
 mod completions;
 mod demo;
+mod doctor;
 mod explain;
 mod large;
 mod login;
@@ -59,6 +60,8 @@ enum Command {
     Status(status::Args),
     /// Say what an error code or a mail server's reply means, and what to do
     Explain(explain::Args),
+    /// Find what is wrong, and the remedy
+    Doctor(doctor::Args),
     /// Print a shell's completion script
     Completions(completions::Args),
 }
@@ -87,6 +90,7 @@ async fn run_command(cli: Cli) -> Result<()> {
         Command::Logout(args) => logout::logout(&file, args).await,
         Command::Status(args) => status::status(&file, args).await,
         Command::Explain(args) => explain::explain(&args),
+        Command::Doctor(args) => doctor::doctor(&file, args).await,
         Command::Completions(args) => completions::completions(&args),
     }
 }

@@ -12,6 +12,12 @@ use crate::secret::Secret;
 /// Most that is read from standard input: a refresh token has a few kilobytes.
 const LONGEST_INPUT: u64 = 64 * 1024;
 
+/// How far text stands from the left.
+const INDENT: &str = "  ";
+
+/// Longest line that is written, unless a command is longer.
+const WIDTH: usize = 96;
+
 /// A line for a script, or the person's result, on standard output.
 pub(super) fn out(line: &str) -> Result<()> {
     let mut stdout = io::stdout().lock();
@@ -59,6 +65,38 @@ pub(super) fn open_browser(url: &str) -> bool {
     window && webbrowser::open(url).is_ok()
 }
 
+/// Text on indented lines of at most [`WIDTH`] characters. What stands between backticks is to be typed, so that
+/// it stays on one line.
+pub(super) fn wrapped(text: &str) -> String {
+    let mut lines = vec![String::new()];
+    for unit in units(text) {
+        match lines.last_mut() {
+            Some(line) if line.is_empty() => *line = format!("{INDENT}{unit}"),
+            Some(line) if line.chars().count() + 1 + unit.chars().count() <= WIDTH => {
+                line.push(' ');
+                line.push_str(&unit);
+            }
+            _ => lines.push(format!("{INDENT}{unit}")),
+        }
+    }
+    lines.join("\n")
+}
+
+/// Words, and commands with what sticks to them.
+fn units(text: &str) -> Vec<String> {
+    let mut units = vec![String::new()];
+    let mut typed = false;
+    for c in text.chars() {
+        match (c, units.last_mut()) {
+            ('`', _) => typed = !typed,
+            (' ', _) if !typed => units.push(String::new()),
+            (c, Some(unit)) => unit.push(c),
+            (_, None) => {}
+        }
+    }
+    units
+}
+
 /// `43 min`, `2 d`: as people say it.
 pub(super) fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
@@ -83,4 +121,20 @@ pub(super) fn table(rows: &[Vec<String>]) -> Result<()> {
         out(cells.collect::<Vec<_>>().join("  ").trim_end())?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_stay_whole() {
+        let command = "Set-CASMailbox MAILBOX -SmtpClientAuthenticationDisabled $false";
+        let text = wrapped(&format!("{} `{command}`. {}", "word ".repeat(12), "more ".repeat(20)));
+        assert!(text.contains(&format!("{command}. ")), "{text}");
+        assert!(!text.contains('`') && text.lines().count() > 2, "{text}");
+        for line in text.lines() {
+            assert!(line.starts_with(INDENT) && line.chars().count() <= WIDTH, "{line}");
+        }
+    }
 }

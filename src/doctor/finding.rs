@@ -119,6 +119,8 @@ codes! {
     Tcp = "tcp",
     /// One address family does not work, the other does.
     AddressFamily = "address-family",
+    /// The clock is wrong.
+    Clock = "clock",
     /// Something on the way opens TLS and shows a certificate of its own.
     TlsIntercepted = "tls-intercepted",
     /// A certificate has ended or is not valid yet.
@@ -127,8 +129,6 @@ codes! {
     TlsName = "tls-name",
     /// A certificate is of an unknown issuer, or TLS fails otherwise.
     Tls = "tls",
-    /// The clock is wrong.
-    Clock = "clock",
     /// The token endpoint can't be asked, or is out of order.
     TokenEndpoint = "token-endpoint",
     /// The tenant is not known.

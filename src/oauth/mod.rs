@@ -36,5 +36,5 @@ pub use error::{TokenError, Trace};
 pub use life::{AccessToken, token_of};
 pub use once::{Renewed, renew_once};
 pub use principal::Principal;
-pub use request::Request;
+pub use request::{Request, credential_end, try_credential};
 pub use tokens::Tokens;

@@ -6,8 +6,8 @@ use url::form_urlencoded;
 use zeroize::Zeroizing;
 
 use super::assertion::{CredentialError, client_assertion, service_account_assertion};
-use super::{Principal, TokenError};
-use crate::clock::Clock;
+use super::{ClientKey, Principal, TokenError};
+use crate::clock::{Clock, Timestamp};
 use crate::config::{App, Credential, Grant, read_secret_file};
 use crate::secret::Secret;
 use crate::vocabulary::Cause;
@@ -95,6 +95,24 @@ impl<'a> Request<'a> {
         }
         form.authenticate(app)?;
         Ok(form)
+    }
+}
+
+/// Whether what the app authenticates with can be read and used.
+pub fn try_credential(app: &App) -> Result<(), CredentialError> {
+    match &app.credential {
+        Some(Credential::ServiceAccount(_)) => {
+            service_account_assertion(app, "nobody", Clock::system().now()).map(drop)
+        }
+        _ => Form::default().authenticate(app),
+    }
+}
+
+/// When what the app authenticates with ends, if that is known.
+pub fn credential_end(app: &App) -> Option<Timestamp> {
+    match &app.credential {
+        Some(Credential::Certificate(certificate)) => ClientKey::load(certificate).ok()?.expires(),
+        _ => app.secret_expires,
     }
 }
 
