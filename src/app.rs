@@ -23,7 +23,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Endpoint, Listener, Provider};
 use crate::connection::{Door, Gate, serve};
 use crate::net::{ClientTls, ServerTls, bind, http_client};
-use crate::oauth::{HttpEndpoint, TokenEndpoint, Tokens};
+use crate::oauth::{HttpEndpoint, TokenEndpoint, Tokens, watch_expiry};
 use crate::sessions::Sessions;
 use crate::store::{SessionBoard, Store};
 use crate::upstream::Server;
@@ -90,6 +90,8 @@ impl App {
         app.open_doors(sockets, &gate, &mut trust)?;
         app.spawn(watch_store(app.store.clone(), Arc::clone(&gate)));
         app.spawn(show_sessions(config.state_dir.clone(), sessions));
+        let store = app.store.clone();
+        app.spawn(async move { watch_expiry(&config.accounts, &store, &clock, &attention).await });
         Ok(app)
     }
 

@@ -58,7 +58,12 @@ pub(super) async fn examine(
             }
         }
     }
-    let outcomes = join_all(attempts.iter().map(|attempt| attempt.log_in(case.send))).await;
+    let outcomes = join_all(
+        attempts
+            .iter()
+            .map(|attempt| attempt.log_in(attempt.protocol, &attempt.endpoint, case.send)),
+    )
+    .await;
     let all: Vec<_> = attempts.iter().zip(outcomes).collect();
     let findings = all.iter().map(|(attempt, outcome)| async {
         match outcome {
@@ -95,17 +100,21 @@ impl Attempt<'_> {
         format!("{} by {}", self.account.mailbox, self.protocol)
     }
 
-    async fn log_in(&self, send: bool) -> Outcome {
-        let mut session = self.open(self.protocol, &self.endpoint).await?;
-        let refused = match self.protocol {
+    /// Logs in, and does the first thing that needs the mailbox: Exchange lets a good token in before it looks
+    /// whose mailbox it is.
+    async fn log_in(&self, protocol: Protocol, endpoint: &Endpoint, send: bool) -> Outcome {
+        let mut session = self.open(protocol, endpoint).await?;
+        let refused = match protocol {
             Protocol::Imap => {
-                ask(&mut session, "d1 STATUS INBOX (MESSAGES)\r\n", |line| line.starts_with("d1 "))
-                    .await
-                    .map(|last| (!last.starts_with("d1 OK")).then_some(last))
+                let status = "d1 STATUS INBOX (MESSAGES)\r\n";
+                let last = |line: &str| line.starts_with("d1 ") || line.starts_with("* BYE");
+                let answer = ask(&mut session, status, last).await;
+                answer.map(|answer| (!answer.starts_with("d1 OK")).then_some(answer))
             }
-            Protocol::Pop3 => ask(&mut session, "STAT\r\n", |_| true)
-                .await
-                .map(|last| (!last.starts_with("+OK")).then_some(last)),
+            Protocol::Pop3 => {
+                let answer = ask(&mut session, "STAT\r\n", |_| true).await;
+                answer.map(|answer| (!answer.starts_with("+OK")).then_some(answer))
+            }
             Protocol::Smtp => self.submit(&mut session, send).await,
         };
         match refused {
@@ -164,7 +173,7 @@ impl Attempt<'_> {
         let mailbox = self.account.mailbox.as_str();
         let code = match of_mail_server(rejection) {
             Some(code) => code,
-            None if self.protocol == Protocol::Smtp => Code::Login,
+            None if self.tried.faulty || self.protocol == Protocol::Smtp => Code::Login,
             None if self.other_protocol_works(all).await => Code::ProtocolOff,
             None => Code::MailboxPermission,
         };
@@ -180,6 +189,10 @@ impl Attempt<'_> {
                 format!("in Exchange Online PowerShell: {}", switch_on(protocol, mailbox)),
             ),
             Code::MailboxPermission => finding(self.no_permission(said), self.permission_remedy()),
+            Code::Login if self.tried.faulty => finding(
+                format!("{server} refuses the login, as was to be expected of this token: {said}"),
+                "mend what is wrong with the token, then run the doctor again".into(),
+            ),
             _ => {
                 let otherwise = "gatepost explain tells more of the server's words";
                 let what = format!("{server} refuses the login: {}", in_words(said));
@@ -233,17 +246,7 @@ impl Attempt<'_> {
         });
         match (known, self.provider.endpoint(other)) {
             (Some((_, outcome)), _) => outcome.is_ok(),
-            (None, Some(endpoint)) => {
-                let command = if other == Protocol::Imap {
-                    "d1 STATUS INBOX (MESSAGES)\r\n"
-                } else {
-                    "STAT\r\n"
-                };
-                let Ok(mut session) = self.open(other, endpoint).await else { return false };
-                let last = |line: &str| other == Protocol::Pop3 || line.starts_with("d1 ");
-                let answer = ask(&mut session, command, last).await.unwrap_or_default();
-                answer.starts_with("+OK") || answer.starts_with("d1 OK")
-            }
+            (None, Some(endpoint)) => self.log_in(other, endpoint, false).await.is_ok(),
             (None, None) => false,
         }
     }

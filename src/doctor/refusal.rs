@@ -89,6 +89,8 @@ pub(super) fn of_mail_server(rejection: &Rejection) -> Option<Code> {
         Code::Policy
     } else if has("imap is disabled") || has("pop is disabled") || has("protocol is disabled") {
         Code::ProtocolOff
+    } else if explain::best(&said).is_some_and(|entry| entry.transient) {
+        Code::Throttled
     } else {
         return None;
     })

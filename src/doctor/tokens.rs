@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use url::Url;
 
 use super::refusal::{in_words, of_token_endpoint, remedy};
-use super::{Case, Code, Finding, with_hint};
+use super::{Case, Code, Finding, Level, with_hint};
 use crate::clock::Clock;
 use crate::config::{Account, App};
 use crate::net::{ClientTls, http_client};
@@ -22,6 +22,8 @@ const NOT_MAIL: [&str; 2] =
 pub(super) struct Tried {
     pub(super) token: Secret<String>,
     pub(super) claims: Option<Claims>,
+    /// Something is wrong with it, and was told: that a mail server refuses it is no news.
+    pub(super) faulty: bool,
 }
 
 pub(super) struct Tokens {
@@ -76,7 +78,8 @@ async fn attempt(
         )),
         Some(claims) => findings.extend(Inspection { case, principal, mailbox, claims }.findings()),
     }
-    (findings, Some(Tried { token: renewed.access_token, claims }))
+    let faulty = findings.iter().any(|finding| finding.level == Level::Error);
+    (findings, Some(Tried { token: renewed.access_token, claims, faulty }))
 }
 
 fn endpoint(app: &App) -> Result<HttpEndpoint, String> {

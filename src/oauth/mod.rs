@@ -7,7 +7,7 @@
 //! | `endpoint`, `error` | asking over HTTP, and what a failure means |
 //! | `principal`, `claims` | whose token it is, and what it says of itself |
 //! | `life`, `renewal`, `tokens` | when a token is renewed, who does it, and what a login sees |
-//! | `once` | one renewal by hand |
+//! | `once`, `expiry` | one renewal by hand, and warnings before a secret or certificate ends |
 //!
 //! Invariant: at most one token request is under way per principal, whoever asks; a new refresh token is
 //! on disk before its access token is used; no failure ever throws a refresh token away.
@@ -19,6 +19,7 @@ mod client_key;
 mod device;
 mod endpoint;
 mod error;
+mod expiry;
 mod life;
 mod once;
 mod principal;
@@ -33,6 +34,7 @@ pub use client_key::{ClientKey, KeyError};
 pub use device::DeviceCode;
 pub use endpoint::{Answer, HttpEndpoint, Poll, TokenEndpoint};
 pub use error::{TokenError, Trace};
+pub use expiry::watch_expiry;
 pub use life::{AccessToken, token_of};
 pub use once::{Renewed, renew_once};
 pub use principal::Principal;
