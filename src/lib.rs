@@ -17,12 +17,14 @@
 //! | --- | --- |
 //! | 7 | [`cli`] |
 //! | 6 | [`app`] |
-//! | 5 | [`connection`], [`doctor`], [`emulator`] |
+//! | 5 | [`connection`], [`doctor`] |
 //! | 4 | [`upstream`], [`signin`] |
 //! | 3 | [`access`], [`oauth`], [`sessions`] |
 //! | 2 | [`store`], [`net`] |
 //! | 1 | [`config`], [`protocol`] |
 //! | 0 | [`secret`], [`vocabulary`], [`clock`], [`backoff`], [`private_file`], [`attention`], [`explain`] |
+//!
+//! [`emulator`] is a crate of its own, which knows none of them.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod access;
@@ -34,7 +36,6 @@ pub mod clock;
 pub mod config;
 pub mod connection;
 pub mod doctor;
-pub mod emulator;
 pub mod explain;
 pub mod net;
 pub mod oauth;
@@ -46,3 +47,5 @@ pub mod signin;
 pub mod store;
 pub mod upstream;
 pub mod vocabulary;
+
+pub use gatepost_emulator as emulator;

@@ -12,12 +12,12 @@ const FLOORS: [&[&str]; 8] = [
     &["net", "store"],
     &["access", "oauth", "sessions"],
     &["signin", "upstream"],
-    &["connection", "doctor", "emulator"],
+    &["connection", "doctor"],
     &["app"],
     &["cli"],
 ];
 
-/// It judges the proxy, so that it shares nothing with it.
+/// A crate of its own, below all floors: it judges the proxy, and shares nothing with it.
 const INDEPENDENT: &str = "emulator";
 
 fn floor(module: &str) -> usize {
@@ -72,9 +72,9 @@ fn modules_import_from_lower_floors_only() {
             continue;
         }
         for (number, line) in fs::read_to_string(file).unwrap().lines().enumerate() {
-            for import in imports(line).filter(|import| *import != module) {
+            for import in imports(line).filter(|it| *it != module && *it != INDEPENDENT) {
                 checked += 1;
-                if floor(import) >= floor(&module) || module == INDEPENDENT {
+                if floor(import) >= floor(&module) {
                     wrong.push(format!(
                         "{}:{}: {module} imports {import}",
                         file.display(),

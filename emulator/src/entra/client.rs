@@ -6,7 +6,7 @@ use super::{
     Request, assertion,
     failure::{Failure, fail},
 };
-use crate::emulator::World;
+use crate::World;
 
 /// Checks the app's secret or assertion. A confidential grant has to have one; the others may do
 /// without as long as public client flows are allowed.

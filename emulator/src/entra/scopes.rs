@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 
 use super::failure::{Failure, fail};
-use crate::emulator::{
+use crate::{
     World,
     tokens::{DELEGATED, Principal, Wanted},
 };

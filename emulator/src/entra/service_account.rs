@@ -13,7 +13,7 @@ use super::{
     jwt::Jwt,
     scopes::{self, Scopes},
 };
-use crate::emulator::{
+use crate::{
     World,
     tokens::{DELEGATED, GMAIL, Principal, folded},
 };

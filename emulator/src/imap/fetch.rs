@@ -3,7 +3,7 @@
 //! Invariant: a section is a copy of the message's own octets, never something written anew.
 
 use super::{Failure, syntax::Words};
-use crate::emulator::mailbox::Message;
+use crate::mailbox::Message;
 
 /// One thing to fetch.
 #[derive(PartialEq, Eq)]

@@ -11,7 +11,7 @@ use super::{
     field, grants,
     jwt::Jwt,
 };
-use crate::emulator::{World, locked};
+use crate::{World, locked};
 
 const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 

@@ -10,7 +10,7 @@ use super::{
     fetch::{Item, field_holds},
     syntax::{Command, Set, Words},
 };
-use crate::emulator::{
+use crate::{
     calendar::{self, Style},
     locked,
     mailbox::{Folder, Folders, Message},

@@ -21,7 +21,7 @@ use super::{
     pages::{self, SignIn},
     scopes::Scopes,
 };
-use crate::emulator::{
+use crate::{
     Registration, World, locked,
     tokens::{folded, guid, unique},
 };

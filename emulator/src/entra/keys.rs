@@ -11,7 +11,7 @@ use x509_parser::{
     prelude::{FromDer as _, SubjectPublicKeyInfo},
 };
 
-use crate::emulator::Registration;
+use crate::Registration;
 
 /// The keys of a registration.
 pub(super) struct Keys {

@@ -9,7 +9,7 @@ use axum::{
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::{Request, failure::Failure};
-use crate::emulator::World;
+use crate::World;
 
 /// No `form-action` here: it would also forbid the redirect that a sign-in ends with.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";

@@ -10,7 +10,7 @@ use axum::{http::StatusCode, response::Response};
 use serde_json::{Value, json};
 
 use super::{Request, json_answer};
-use crate::emulator::{
+use crate::{
     World,
     calendar::{self, Style},
     tokens,

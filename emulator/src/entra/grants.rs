@@ -23,7 +23,7 @@ use super::{
     scopes::{self, Scopes},
     service_account,
 };
-use crate::emulator::{TokenFault, World, locked};
+use crate::{TokenFault, World, locked};
 
 /// RFC 8628 section 3.4.
 const DEVICE_CODE: &str = "urn:ietf:params:oauth:grant-type:device_code";

@@ -20,7 +20,7 @@ use super::{
     pages::{self, SignIn},
     scopes::Scopes,
 };
-use crate::emulator::{
+use crate::{
     World, locked,
     tokens::{folded, random, unique},
 };
@@ -153,14 +153,14 @@ pub(super) fn page(world: &World, request: &Request, tenant: &str) -> Response {
 
 impl SignIns {
     /// The user codes that nobody has entered yet, oldest first.
-    pub(in crate::emulator) fn device_codes(&self) -> Vec<String> {
+    pub(crate) fn device_codes(&self) -> Vec<String> {
         let devices = locked(&self.devices);
         let pending = devices.iter().filter(|device| matches!(device.state, State::Pending));
         pending.map(|device| device.user_code.clone()).collect()
     }
 
     /// Signs the user in on the device that waits with this code, or declines for `None`.
-    pub(in crate::emulator) fn decide_device(&self, code: &str, user: Option<&str>) -> Option<()> {
+    pub(crate) fn decide_device(&self, code: &str, user: Option<&str>) -> Option<()> {
         let mut devices = locked(&self.devices);
         let device = devices.iter_mut().find(|device| device.waits_with(code))?;
         device.state = user.map_or(State::Declined, |user| State::Approved(folded(user)));

@@ -9,7 +9,7 @@ use axum::{
 };
 
 use super::{Request, failure::Failure, field};
-use crate::emulator::World;
+use crate::World;
 
 pub(super) fn answer(world: &World, request: &Request, tenant: &str) -> Response {
     match revoke(world, request, tenant) {

@@ -11,7 +11,7 @@ use axum::{
 use serde_json::json;
 
 use super::{Request, grants, json_answer, scopes};
-use crate::emulator::{World, tokens};
+use crate::{World, tokens};
 
 /// The one version that has this endpoint.
 const VERSION: &str = "2018-02-01";
