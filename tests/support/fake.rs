@@ -30,9 +30,14 @@ pub enum Leaf {
 impl Authority {
     /// A new one.
     pub fn new() -> Self {
+        Self::named("test CA")
+    }
+
+    /// A new one of this name.
+    pub fn named(name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(rcgen::DnType::CommonName, "test CA");
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
