@@ -185,7 +185,7 @@ fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn all_is_well() {
     let ward = Ward::new().await;
     ward.is_well_but(&[Code::NotRunning]).await;
@@ -195,7 +195,7 @@ async fn all_is_well() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn the_configuration() {
     let ward = Ward::new().await;
     ward.change("state_dir", "state_folder");
@@ -212,7 +212,7 @@ async fn the_configuration() {
 }
 
 #[cfg(unix)]
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn the_store_and_what_others_can_read() {
     let ward = Ward::new().await;
     for name in ["state/gatepost.db", "state/gatepost.key"] {
@@ -230,7 +230,7 @@ async fn the_store_and_what_others_can_read() {
     ward.is_well_but(&[Code::NotRunning]).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn listeners_and_passwords() {
     let ward = Ward::new().await;
     let line = ward.text.lines().find(|line| line.starts_with("listen ")).unwrap().to_owned();
@@ -248,7 +248,7 @@ async fn listeners_and_passwords() {
     ward.is_well_but(&[Code::NotRunning, Code::NoPassword]).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn credentials_and_their_end() {
     let ward = Ward::new().await;
     fs::remove_file(ward.path("secret")).unwrap();
@@ -265,7 +265,7 @@ async fn credentials_and_their_end() {
     ward.is_well_but(&[Code::NotRunning, Code::CredentialExpiry]).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn names_and_connections() {
     let ward = Ward::new().await;
     ward.serve_imap("no-such-host.invalid:993");
@@ -284,7 +284,7 @@ async fn names_and_connections() {
     ward.names(Code::Tcp, "firewall").await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn certificates() {
     let ward = Ward::new().await;
     let unknown = "\nca_file    = \"ca.pem\"";
@@ -319,7 +319,7 @@ async fn shows(authority: &Authority, leaf: Leaf) -> Fake {
     .await
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn the_clock_and_the_token_endpoint() {
     let ward = Ward::new().await;
     ward.emulator.control().set_clock_offset(1_200);
@@ -334,7 +334,7 @@ async fn the_clock_and_the_token_endpoint() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_the_token_endpoint_refuses() {
     let ward = Ward::new().await;
     let app = Options::default().app;
@@ -377,7 +377,7 @@ async fn what_the_token_endpoint_refuses() {
     ward.is_well_but(&[Code::NotRunning]).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn sign_ins() {
     let ward = Ward::with(Options::default(), "authorization_code", "").await;
     ward.names(Code::SignIn, "gatepost login").await;
@@ -402,7 +402,7 @@ fn sign_in(ward: &Ward, refresh_token: &str) {
     assert!(done.status.success(), "{done:?}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_the_token_is_for() {
     let ward = Ward::new().await;
     ward.change("grant  ", "scopes = [\"https://graph.microsoft.com/.default\"]\ngrant  ");
@@ -421,7 +421,7 @@ async fn what_the_token_is_for() {
     ward.names(Code::TokenPermission, "scopes").await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_exchange_refuses() {
     let ward = Ward::new().await;
     let table = [
@@ -441,7 +441,7 @@ async fn what_exchange_refuses() {
     ward.is_well_but(&[Code::NotRunning]).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_protocol_that_is_switched_off_is_told_from_a_missing_permission() {
     for (protocol, remedy) in
         [(Protocol::Imap, "-ImapEnabled $true"), (Protocol::Pop3, "-PopEnabled $true")]
@@ -464,7 +464,7 @@ async fn a_protocol_that_is_switched_off_is_told_from_a_missing_permission() {
     assert!(found.remedy.contains("-ObjectId"), "{found:?}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_sender_that_is_not_allowed() {
     let shared = vec![Shared { mailbox: SUPPORT.into(), users: vec![JANE.into()] }];
     let options = Options { shared, ..Options::default() };
@@ -491,7 +491,7 @@ async fn a_sender_that_is_not_allowed() {
     assert_eq!(ward.emulator.control().messages(SUPPORT, "INBOX").len(), before + 1);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn clients_that_are_set_otherwise() {
     let ward = Ward::new().await;
     ward.change(
@@ -514,7 +514,7 @@ async fn clients_that_are_set_otherwise() {
     app.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn as_a_script_calls_it() {
     let ward = Ward::new().await;
     let good = ward.command(&["doctor", "--json"]);

@@ -14,6 +14,7 @@ use crate::app::App;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::emulator::{Emulator, Options, Tls};
+use crate::private_file;
 use crate::store::{Hash, PasswordRecord, Store};
 
 /// The mailbox of the demo.
@@ -40,7 +41,7 @@ pub(super) async fn demo(args: Args) -> Result<()> {
     let emulator = Emulator::start(options).await.context("the emulated Exchange")?;
     let ports = Ports::choose()?;
     fs::write(folder.path().join("ca.pem"), emulator.ca_pem())?;
-    fs::write(folder.path().join("secret"), secret)?;
+    private_file::create(&folder.path().join("secret"), secret.as_bytes())?;
     let file = folder.path().join("gatepost.toml");
     fs::write(&file, configuration(&emulator, &ports, &tenant, &client_id))?;
     let password = add_password(&file).await?;

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::{open, ui};
 use crate::clock::{Clock, Timestamp};
 use crate::config::Account;
+use crate::explain;
 use crate::oauth::Principal;
 use crate::store::{LiveSessions, PasswordRecord, SessionBoard, Store, Token, TokenFault};
 
@@ -35,6 +36,10 @@ struct AccountStatus {
     /// Milliseconds since 1970.
     token_expires_at: Option<Timestamp>,
     last_error: Option<String>,
+    /// What to do about it, when a person must.
+    remedy: Option<String>,
+    /// The names of the failed request, as the provider's support asks for them.
+    support: Option<String>,
     /// Milliseconds since 1970.
     last_error_at: Option<Timestamp>,
     passwords: usize,
@@ -68,19 +73,25 @@ async fn of_account(
     let fault = store.fault(&key).await?;
     let expires_at = token.as_ref().and_then(|token| Some(token.access.as_ref()?.expires_at));
     let mut sessions = BTreeMap::new();
-    for (protocol, count) in
-        live.iter().filter_map(|live| live.sessions.get(&account.mailbox)).flatten()
+    for (protocol, count) in live
+        .iter()
+        .flat_map(|live| &live.sessions)
+        .filter(|(of, _)| account.covers(of))
+        .flat_map(|(_, by)| by)
     {
         *sessions.entry(protocol.clone()).or_insert(0) += count;
     }
+    let state = state(account, token.as_ref(), expires_at, fault.as_ref());
     Ok(AccountStatus {
         mailbox: account.mailbox.clone(),
         app: account.app.name.clone(),
-        state: state(account, token.as_ref(), expires_at, fault.as_ref()),
+        state,
         token_expires_at: expires_at,
         last_error_at: fault.as_ref().map(|fault| fault.at),
+        remedy: remedy(account, state, fault.as_ref()),
+        support: fault.as_ref().map(|fault| fault.trace.clone()).filter(|trace| !trace.is_empty()),
         last_error: fault.map(|fault| fault.error),
-        passwords: passwords.iter().filter(|record| account.answers_to(&record.mailbox)).count(),
+        passwords: passwords.iter().filter(|record| account.covers(&record.mailbox)).count(),
         sessions,
     })
 }
@@ -100,6 +111,13 @@ fn state(
         _ if alive => "ready",
         _ => "waiting",
     }
+}
+
+fn remedy(account: &Account, state: &str, fault: Option<&TokenFault>) -> Option<String> {
+    let known = fault.and_then(|fault| explain::best(&fault.error));
+    let known = known.map(|entry| entry.remedy_for(&account.mailbox));
+    (state == "sign_in_needed")
+        .then(|| known.unwrap_or_else(|| format!("gatepost login {}", account.mailbox)))
 }
 
 fn show(status: &Status) -> Result<()> {
@@ -128,6 +146,12 @@ fn show(status: &Status) -> Result<()> {
         if let (Some(error), Some(at)) = (&account.last_error, account.last_error_at) {
             let ago = ui::duration(now.saturating_since(at));
             ui::out(&format!("{}: {ago} ago: {error}", account.mailbox))?;
+            if let Some(support) = &account.support {
+                ui::out(&format!("{}: for support: {support}", account.mailbox))?;
+            }
+        }
+        if let Some(remedy) = &account.remedy {
+            ui::out(&format!("{}: remedy: {remedy}", account.mailbox))?;
         }
     }
     if status.proxies.is_empty() {

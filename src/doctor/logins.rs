@@ -173,7 +173,9 @@ impl Attempt<'_> {
         let mailbox = self.account.mailbox.as_str();
         let code = match of_mail_server(rejection) {
             Some(code) => code,
-            None if self.tried.faulty || self.protocol == Protocol::Smtp => Code::Login,
+            None if self.tried.faulty => Code::Login,
+            None if self.protocol == Protocol::Smtp && self.opens_otherwise(all) => Code::Login,
+            None if self.protocol == Protocol::Smtp => Code::MailboxPermission,
             None if self.other_protocol_works(all).await => Code::ProtocolOff,
             None => Code::MailboxPermission,
         };
@@ -236,6 +238,12 @@ impl Attempt<'_> {
                  signed in: gatepost login {mailbox}; if neither: {switch}"
             ),
         }
+    }
+
+    /// Whether the mailbox opens by any other protocol.
+    fn opens_otherwise(&self, all: &[(&Attempt<'_>, Outcome)]) -> bool {
+        let same = |attempt: &Attempt<'_>| attempt.account.mailbox == self.account.mailbox;
+        all.iter().any(|(attempt, outcome)| same(attempt) && outcome.is_ok())
     }
 
     /// IMAP and POP3 open the same mailbox with the same user. SMTP proves nothing: it asks for other rights.

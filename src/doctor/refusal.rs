@@ -32,14 +32,14 @@ pub(super) fn of_token_endpoint(said: &str) -> Code {
 /// Microsoft's reference of AADSTS codes, by what has to be mended. `None`: the OAuth error tells more.
 fn of_entra(number: u32) -> Option<Code> {
     Some(match number {
-        90002 | 900_021 | 900_023 | 900_971 | 50059 | 90013 | 50020 | 90072 => Code::Tenant,
+        90002 | 900_021 | 900_023 | 900_971 | 50059 | 90013 | 90038 | 50020 | 90072 => Code::Tenant,
         700_016 | 7_000_218 | 50194 | 700_054 | 500_113 | 50011 | 7_000_112 | 500_014 | 50105
-        | 700_038 | 7_000_229 | 9_002_346 | 70_001 | 70_002 => Code::AppRegistration,
+        | 700_038 | 7_000_229 | 9_002_346 | 70_001 => Code::AppRegistration,
         7_000_222 => Code::CredentialExpiry,
         7_000_215 | 7_000_216 | 7_000_214 | 700_027 | 700_024 | 700_023 | 700_021 | 70_021
-        | 700_211 | 700_212 | 700_213 | 50012 | 50013 => Code::ClientAuthentication,
-        70011 | 1_002_012 | 500_011 | 28_000 | 28_002 | 28_003 | 650_053 | 650_057 | 501_461
-        | 500_341 | 70_003 => Code::Scope,
+        | 70_002 | 700_211 | 700_212 | 700_213 | 50012 | 50013 => Code::ClientAuthentication,
+        70011 | 1_002_012 | 500_011 | 50001 | 28_000 | 28_002 | 28_003 | 650_053 | 650_057
+        | 65005 | 501_461 | 70_003 => Code::Scope,
         65001 | 65004 | 90094 | 90008 | 650_052 => Code::Consent,
         50076
         | 50079
@@ -48,9 +48,9 @@ fn of_entra(number: u32) -> Option<Code> {
         | 50158
         | 53000..=53011
         | 530_001..=530_040
-        | 50001
         | 50005
-        | 50097 => Code::Policy,
+        | 50097
+        | 70043 => Code::Policy,
         _ => return None,
     })
 }

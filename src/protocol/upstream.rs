@@ -203,7 +203,12 @@ pub(super) fn known_rejection(text: &str) -> Option<Rejection> {
     if has(&["accesstokenexpired"]) {
         return Some(Rejection::Token { said });
     }
-    if has(&["throttled", "suggested backoff time", "concurrent connections limit"]) {
+    if has(&[
+        "throttled",
+        "suggested backoff time",
+        "concurrent connections limit",
+        "server unavailable",
+    ]) {
         return Some(Rejection::Busy { wait: backoff_time(&lower), said });
     }
     if has(&["authenticated but not connected", "smtpclientauthentication is disabled", "5.7.139"])
