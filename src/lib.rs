@@ -20,7 +20,7 @@
 //! | 5 | [`connection`], [`emulator`] |
 //! | 4 | [`upstream`], [`signin`] |
 //! | 3 | [`access`], [`oauth`], [`sessions`] |
-//! | 2 | [`store`], [`net`] |
+//! | 2 | [`store`], [`net`], [`entra`] |
 //! | 1 | [`config`], [`protocol`] |
 //! | 0 | [`secret`], [`vocabulary`], [`clock`], [`backoff`], [`private_file`], [`attention`] |
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
@@ -34,6 +34,7 @@ pub mod clock;
 pub mod config;
 pub mod connection;
 pub mod emulator;
+pub mod entra;
 pub mod net;
 pub mod oauth;
 pub mod private_file;

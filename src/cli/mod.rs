@@ -6,6 +6,7 @@
 mod check;
 mod completions;
 mod demo;
+mod entra;
 mod large;
 mod login;
 mod logout;
@@ -23,6 +24,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::config::{Account, Config, ConfigError};
+use crate::entra::EntraError;
 use crate::store::Store;
 
 /// Name of the configuration file, if none is named.
@@ -56,6 +58,9 @@ enum Command {
     Logout(logout::Args),
     /// Show accounts, tokens, last errors and live sessions
     Status(status::Args),
+    /// For administrators of the tenant: consent and set-up in Entra and Exchange
+    #[command(subcommand)]
+    Entra(entra::Command),
     /// Print a shell's completion script
     Completions(completions::Args),
 }
@@ -83,13 +88,15 @@ async fn run_command(cli: Cli) -> Result<()> {
         Command::Login(args) => login::login(&file, args).await,
         Command::Logout(args) => logout::logout(&file, args).await,
         Command::Status(args) => status::status(&file, args).await,
+        Command::Entra(command) => entra::entra(&file, command),
         Command::Completions(args) => completions::completions(&args),
     }
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {
     ui::error(error);
-    match error.is::<ConfigError>() || error.is::<UsageError>() {
+    let usage = error.is::<ConfigError>() || error.is::<UsageError>() || error.is::<EntraError>();
+    match usage {
         true => ExitCode::from(2),
         false => ExitCode::FAILURE,
     }
