@@ -95,7 +95,7 @@ function Initialize-Registration($App) {
     return $registration
 }
 
-# The ids of permissions differ between clouds, so they are looked up by name where they are published.
+# A permission is asked for by its id, which is looked up by its name where it is published.
 function Get-Permissions($App) {
     $exchange = Get-MgServicePrincipal -Filter "appId eq '$ExchangeApi'" @Stop
     $graph = Get-MgServicePrincipal -Filter "appId eq '$GraphApi'" @Stop

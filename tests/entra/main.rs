@@ -6,14 +6,18 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
-use std::collections::{BTreeMap, BTreeSet};
+mod powershell;
+
+use std::collections::BTreeSet;
 use std::fs;
 use std::process::{Command, Output};
 
 use gatepost::config::Config;
 use gatepost::entra::{EntraError, Made, script};
 use proptest::prelude::*;
-use tree_sitter::{Node, Parser, Tree};
+use tree_sitter::Node;
+
+use powershell::{Tables, commands, functions, of_kind, parse, text};
 
 const CLIENT_ID: &str = "1b4e28ba-2fa1-41d2-883f-0016d3cca427";
 
@@ -121,167 +125,6 @@ fn config(text: &str) -> Config {
 
 fn made(text: &str) -> Made<String> {
     script(&config(text), None).unwrap()
-}
-
-/// What the tables of a script say.
-struct Tables {
-    cloud: BTreeMap<String, Value>,
-    tenant: String,
-    apps: Vec<BTreeMap<String, Value>>,
-    mailboxes: Vec<[String; 3]>,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-enum Value {
-    Text(String),
-    List(Vec<Self>),
-    Table(BTreeMap<String, Self>),
-}
-
-impl Value {
-    fn text(&self) -> &str {
-        let Self::Text(text) = self else { panic!("{self:?} is no text") };
-        text
-    }
-
-    fn list(&self) -> &[Self] {
-        let Self::List(list) = self else { panic!("{self:?} is no list") };
-        list
-    }
-
-    fn table(&self) -> &BTreeMap<String, Self> {
-        let Self::Table(table) = self else { panic!("{self:?} is no table") };
-        table
-    }
-
-    fn texts(&self) -> Vec<&str> {
-        self.list().iter().map(Self::text).collect()
-    }
-}
-
-impl Tables {
-    /// Also checks the script's form.
-    fn of(script: &str) -> Self {
-        let tree = parse(script);
-        assert!(script.chars().all(|c| c == '\n' || c == ' ' || c.is_ascii_graphic()));
-        let assigned = |name: &str| value(assigned(&tree, script, name), script);
-        let text = |entry: &Value, key: &str| entry.table()[key].text().to_owned();
-        let mailbox = |entry: &Value| ["App", "Mailbox", "Person"].map(|key| text(entry, key));
-        Self {
-            cloud: assigned("$Cloud").table().clone(),
-            tenant: assigned("$Tenant").text().to_owned(),
-            apps: assigned("$Apps").list().iter().map(|app| app.table().clone()).collect(),
-            mailboxes: assigned("$Mailboxes").list().iter().map(mailbox).collect(),
-        }
-    }
-}
-
-/// Fails on what is no PowerShell.
-fn parse(script: &str) -> Tree {
-    let mut parser = Parser::new();
-    parser.set_language(&tree_sitter_powershell::LANGUAGE.into()).unwrap();
-    let tree = parser.parse(script, None).unwrap();
-    for node in all(tree.root_node()) {
-        let bad = node.is_error() || node.is_missing();
-        assert!(!bad, "line {}: {node}\n{script}", node.start_position().row + 1);
-    }
-    tree
-}
-
-/// A node and all that is in it.
-fn all(node: Node<'_>) -> Vec<Node<'_>> {
-    let mut nodes = vec![node];
-    let mut next = 0;
-    while next < nodes.len() {
-        let node = nodes[next];
-        nodes.extend((0..node.child_count()).filter_map(|at| node.child(at.try_into().unwrap())));
-        next += 1;
-    }
-    nodes
-}
-
-fn of_kind<'a>(node: Node<'a>, kind: &str) -> Vec<Node<'a>> {
-    all(node).into_iter().filter(|node| node.kind() == kind).collect()
-}
-
-fn text<'a>(node: Node<'_>, script: &'a str) -> &'a str {
-    &script[node.byte_range()]
-}
-
-/// What is assigned to a variable, the first time.
-fn assigned<'a>(tree: &'a Tree, script: &str, variable: &str) -> Node<'a> {
-    let assignments = of_kind(tree.root_node(), "assignment_expression");
-    let mut assignments =
-        assignments.into_iter().filter(|node| text(node.child(0).unwrap(), script) == variable);
-    assignments.next().unwrap().child(2).unwrap()
-}
-
-/// The value of an expression of literals. Fails on all else: nothing in a table may run.
-fn value(node: Node<'_>, script: &str) -> Value {
-    let mut cursor = node.walk();
-    let children: Vec<_> = node.named_children(&mut cursor).collect();
-    match (node.kind(), children.as_slice()) {
-        ("verbatim_string_characters", []) => {
-            let literal = text(node, script);
-            Value::Text(literal[1..literal.len() - 1].replace("''", "'"))
-        }
-        ("array_expression", []) => Value::List(Vec::new()),
-        ("array_expression", [statements]) => {
-            let mut cursor = statements.walk();
-            let items: Vec<_> = statements.named_children(&mut cursor).collect();
-            // Elements are statements of their own, or stand in one with commas.
-            let elements = match items.as_slice() {
-                [one] => elements(*one),
-                items => items.to_vec(),
-            };
-            Value::List(elements.into_iter().map(|node| value(node, script)).collect())
-        }
-        ("hash_literal_expression", [body]) => {
-            let entry = |entry: Node<'_>| {
-                let key = text(entry.named_child(0).unwrap(), script).to_owned();
-                (key, value(entry.named_child(1).unwrap(), script))
-            };
-            Value::Table(of_kind(*body, "hash_entry").into_iter().map(entry).collect())
-        }
-        ("additive_expression", [..]) if node.child_count() > 1 => {
-            Value::Text(String::from_utf16(&units(node, script)).unwrap())
-        }
-        (kind, [one]) => {
-            let harmless = kind.ends_with("_expression")
-                || ["pipeline", "pipeline_chain", "string_literal"].contains(&kind);
-            assert!(harmless && kind != "sub_expression", "{kind}: {}", text(node, script));
-            value(*one, script)
-        }
-        (kind, _) => panic!("{kind}: {}", text(node, script)),
-    }
-}
-
-/// The elements of `'a', 'b'`.
-fn elements(node: Node<'_>) -> Vec<Node<'_>> {
-    let mut node = node;
-    while node.named_child_count() == 1 && node.kind() != "array_literal_expression" {
-        node = node.named_child(0).unwrap();
-    }
-    let mut cursor = node.walk();
-    match node.kind() {
-        "array_literal_expression" => node.named_children(&mut cursor).collect(),
-        _ => vec![node],
-    }
-}
-
-/// The UTF-16 units of a sum of strings and characters.
-fn units(node: Node<'_>, script: &str) -> Vec<u16> {
-    let mut cursor = node.walk();
-    if node.kind() == "cast_expression" {
-        let number = text(node, script).strip_prefix("[char]0x").unwrap();
-        return vec![u16::from_str_radix(number, 16).unwrap()];
-    }
-    if node.kind() == "verbatim_string_characters" {
-        return value(node, script).text().encode_utf16().collect();
-    }
-    let harmless = ["string_literal", "expression_with_unary_operator"].contains(&node.kind());
-    assert!(harmless || node.kind().ends_with("_expression"), "{node}");
-    node.named_children(&mut cursor).flat_map(|child| units(child, script)).collect()
 }
 
 fn mailboxes(expected: &[[&str; 3]]) -> Vec<[String; 3]> {
@@ -395,11 +238,7 @@ fn hostile_names() {
     assert_eq!((script.matches("<#\n").count(), script.matches("#>\n").count()), (1, 1));
     let tree = parse(&script);
     let comment = of_kind(tree.root_node(), "comment")[0];
-    assert!(text_of_comment_ends(comment, &script));
-}
-
-fn text_of_comment_ends(comment: Node<'_>, script: &str) -> bool {
-    text(comment, script).ends_with("changes nothing.\n#>")
+    assert!(powershell::text(comment, &script).ends_with("changes nothing.\n#>"));
 }
 
 proptest! {
@@ -461,18 +300,6 @@ fn any_script() -> String {
     made(&text).made
 }
 
-/// The commands that are called, by their names.
-fn commands<'a>(tree: &'a Tree, script: &'a str) -> Vec<(&'a str, Node<'a>)> {
-    let commands = of_kind(tree.root_node(), "command").into_iter();
-    let named = commands.filter_map(|node| Some((node.child_by_field_name("command_name")?, node)));
-    named.map(|(name, node)| (text(name, script), node)).collect()
-}
-
-fn functions<'a>(tree: &'a Tree, script: &'a str) -> BTreeMap<&'a str, Node<'a>> {
-    let functions = of_kind(tree.root_node(), "function_statement").into_iter();
-    functions.map(|node| (text(of_kind(node, "function_name")[0], script), node)).collect()
-}
-
 #[test]
 fn the_code_is_the_same_for_all() {
     let one = any_script();
@@ -516,7 +343,11 @@ fn an_error_of_a_module_is_never_passed_over() {
         let of_session = ["Get-MgContext", "Get-ConnectionInformation"].contains(&name);
         if OF_MODULES.contains(&name) && !of_session {
             let line = node.start_position().row + 1;
-            assert!(text(node, &script).ends_with("@Stop"), "line {line}: {}", text(node, &script));
+            assert!(
+                text(node, &script).trim_end().ends_with("@Stop"),
+                "line {line}: {}",
+                text(node, &script)
+            );
             checked += 1;
         }
     }
@@ -564,7 +395,8 @@ fn asks(node: Node<'_>, script: &str, commands: &[(&str, Node<'_>)]) -> bool {
 fn every_variable_is_set_somewhere() {
     let script = any_script();
     let tree = parse(&script);
-    let name = |node: &Node<'_>| text(*node, &script).trim_matches(['$', '{', '}']).to_lowercase();
+    let name =
+        |node: &Node<'_>| text(*node, &script).trim_matches(['$', '@', '{', '}']).to_lowercase();
     let of_powershell = ["_", "true", "false", "null", "pscmdlet", "whatifpreference"];
     let mut set: BTreeSet<String> = of_powershell.map(str::to_owned).into();
     let mut sets = |node: Node<'_>| set.extend(of_kind(node, "variable").iter().map(name));
