@@ -20,7 +20,7 @@
 //! | 5 | [`connection`], [`doctor`] |
 //! | 4 | [`upstream`], [`signin`] |
 //! | 3 | [`access`], [`oauth`], [`sessions`] |
-//! | 2 | [`store`], [`net`] |
+//! | 2 | [`store`], [`net`], [`entra`] |
 //! | 1 | [`config`], [`protocol`] |
 //! | 0 | [`secret`], [`vocabulary`], [`clock`], [`backoff`], [`private_file`], [`attention`], [`explain`] |
 //!
@@ -36,6 +36,7 @@ pub mod clock;
 pub mod config;
 pub mod connection;
 pub mod doctor;
+pub mod entra;
 pub mod explain;
 pub mod net;
 pub mod oauth;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: [&[&str]; 8] = [
     &["attention", "backoff", "clock", "explain", "private_file", "secret", "vocabulary"],
     &["config", "protocol"],
-    &["net", "store"],
+    &["entra", "net", "store"],
     &["access", "oauth", "sessions"],
     &["signin", "upstream"],
     &["connection", "doctor"],

@@ -143,19 +143,18 @@ async fn by_browser(
     open: bool,
 ) -> Result<()> {
     let sign_ins = Arc::new(SignIns::new(store.clone()));
-    let mut callbacks: HashMap<Option<String>, Option<Callback>> = HashMap::new();
+    let mut callbacks: HashMap<String, Option<Callback>> = HashMap::new();
     let mut begun = Vec::new();
     for principal in principals {
         let app = Arc::clone(&principal.app);
         let Some(authorize_url) = &app.authorize_url else { continue };
         // One listener for all that come back to the same place.
-        let place = app.redirect_uri.as_ref().map(ToString::to_string);
+        let place = app.redirect_uri.as_str().to_owned();
         if !callbacks.contains_key(&place) {
             callbacks.insert(place.clone(), listen(&app, &sign_ins)?);
         }
         let here = callbacks.get(&place).and_then(Option::as_ref);
-        let given = app.redirect_uri.as_ref().map(ToString::to_string).unwrap_or_default();
-        let redirect_uri = here.map_or(given.as_str(), Callback::redirect_uri);
+        let redirect_uri = here.map_or(app.redirect_uri.as_str(), Callback::redirect_uri);
         let mailboxes = mailboxes(config, &principal);
         let endpoint = Arc::new(endpoint(&principal)?);
         let name = principal.to_string();
@@ -190,10 +189,10 @@ async fn by_browser(
 }
 
 fn listen(app: &crate::config::App, sign_ins: &Arc<SignIns>) -> Result<Option<Callback>> {
-    match Callback::open(app.redirect_uri.as_ref(), Arc::clone(sign_ins)) {
+    match Callback::open(&app.redirect_uri, Arc::clone(sign_ins)) {
         Ok(callback) => Ok(callback),
         // Another sign-in may have the port: the address can be pasted all the same.
-        Err(error) if app.redirect_uri.is_some() => {
+        Err(error) if app.redirect_uri.port().is_some() => {
             ui::say(&format!("note: nothing can listen at redirect_uri ({error})"));
             Ok(None)
         }

@@ -7,6 +7,7 @@ mod check;
 mod completions;
 mod demo;
 mod doctor;
+mod entra;
 mod explain;
 mod large;
 mod login;
@@ -25,6 +26,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::config::{Account, Config, ConfigError};
+use crate::entra::EntraError;
 use crate::store::Store;
 
 /// Name of the configuration file, if none is named.
@@ -62,6 +64,9 @@ enum Command {
     Explain(explain::Args),
     /// Find what is wrong, and the remedy
     Doctor(doctor::Args),
+    /// For administrators of the tenant: consent and set-up in Entra and Exchange
+    #[command(subcommand)]
+    Entra(entra::Command),
     /// Print a shell's completion script
     Completions(completions::Args),
 }
@@ -91,13 +96,15 @@ async fn run_command(cli: Cli) -> Result<()> {
         Command::Status(args) => status::status(&file, args).await,
         Command::Explain(args) => explain::explain(&args),
         Command::Doctor(args) => doctor::doctor(&file, args).await,
+        Command::Entra(command) => entra::entra(&file, command),
         Command::Completions(args) => completions::completions(&args),
     }
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {
     ui::error(error);
-    match error.is::<ConfigError>() || error.is::<UsageError>() {
+    let usage = error.is::<ConfigError>() || error.is::<UsageError>() || error.is::<EntraError>();
+    match usage {
         true => ExitCode::from(2),
         false => ExitCode::FAILURE,
     }

@@ -12,6 +12,7 @@ mod endpoint;
 mod error;
 mod listen;
 mod raw;
+mod redirect;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,7 @@ pub use credential::{
 pub use endpoint::Endpoint;
 pub use error::ConfigError;
 pub use listen::ListenAddress;
+pub use redirect::RedirectUri;
 
 use crate::clock::Timestamp;
 use crate::vocabulary::{Protocol, TlsMode};
@@ -121,8 +123,8 @@ pub struct App {
     pub credential: Option<Credential>,
     /// When the client secret ends, if the configuration tells.
     pub secret_expires: Option<Timestamp>,
-    /// Where a browser is sent back to; none: `http://localhost` with a free port.
-    pub redirect_uri: Option<Url>,
+    /// Where a browser is sent back to.
+    pub redirect_uri: RedirectUri,
     /// How it gets tokens.
     pub grant: Grant,
     /// What it asks for.

@@ -4,7 +4,7 @@
 //! could run or be fetched.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,9 +16,9 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use url::{Host, Url};
 
 use super::{SignIns, page};
+use crate::config::RedirectUri;
 use crate::net::bind;
 use crate::oauth::Redirected;
 
@@ -41,21 +41,21 @@ struct Shared {
 }
 
 impl Callback {
-    /// Listens where `redirect_uri` leads to; none: on a free port of `http://localhost`, which Entra takes for a
-    /// registered `http://localhost`. `Ok(None)`: it leads elsewhere, so that its URL has to be pasted.
-    pub fn open(redirect_uri: Option<&Url>, sign_ins: Arc<SignIns>) -> io::Result<Option<Self>> {
-        let Some(url) = redirect_uri else {
-            let (sockets, port) = on_free_port()?;
-            let redirect_uri = format!("http://localhost:{port}");
-            return Ok(Some(Self::serve(sockets, redirect_uri, "/", sign_ins)));
+    /// Listens where `redirect_uri` leads to, on a free port if it names none. `Ok(None)`: it leads elsewhere, so
+    /// that the browser's address has to be pasted.
+    pub fn open(redirect_uri: &RedirectUri, sign_ins: Arc<SignIns>) -> io::Result<Option<Self>> {
+        let addresses = redirect_uri.loopbacks();
+        let (sockets, redirect_uri, path) = match (addresses.is_empty(), redirect_uri.port()) {
+            (true, _) => return Ok(None),
+            (false, Some(port)) => {
+                (bind_all(&addresses, port)?, redirect_uri.as_str().to_owned(), redirect_uri.path())
+            }
+            (false, None) => {
+                let (sockets, port) = on_free_port(&addresses)?;
+                (sockets, redirect_uri.with_port(port), redirect_uri.path())
+            }
         };
-        let addresses = loopbacks(url);
-        if addresses.is_empty() {
-            return Ok(None);
-        }
-        let port = url.port_or_known_default().unwrap_or_default();
-        let sockets = bind_all(&addresses, port)?;
-        Ok(Some(Self::serve(sockets, written(url), url.path(), sign_ins)))
+        Ok(Some(Self::serve(sockets, redirect_uri, path, sign_ins)))
     }
 
     fn serve(
@@ -86,15 +86,6 @@ impl Callback {
         self.stop.cancel();
         // A browser that keeps its connection open is not waited for any longer.
         let _ = timeout(GRACE, self.tasks.wait()).await;
-    }
-}
-
-/// As it is registered: `http://localhost` has no slash at its end, though a parser of URLs gives it one.
-pub(super) fn written(url: &Url) -> String {
-    let text = url.as_str();
-    match url.path() {
-        "/" if url.query().is_none() => text.strip_suffix('/').unwrap_or(text).to_owned(),
-        _ => text.to_owned(),
     }
 }
 
@@ -135,25 +126,14 @@ fn shown(status: StatusCode, page: String) -> Response {
     response
 }
 
-/// Where a URL leads on this machine; nowhere if it leads to another one, or by TLS.
-fn loopbacks(url: &Url) -> Vec<IpAddr> {
-    let both = || vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
-    match (url.scheme(), url.host()) {
-        ("http", Some(Host::Domain("localhost"))) => both(),
-        ("http", Some(Host::Ipv4(ip))) if ip.is_loopback() => vec![ip.into()],
-        ("http", Some(Host::Ipv6(ip))) if ip.is_loopback() => vec![ip.into()],
-        _ => Vec::new(),
-    }
-}
-
-fn on_free_port() -> io::Result<(Vec<TcpListener>, u16)> {
-    let both = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+fn on_free_port(addresses: &[IpAddr]) -> io::Result<(Vec<TcpListener>, u16)> {
     let mut failure = io::Error::from(io::ErrorKind::AddrInUse);
     for _ in 0..TRIES {
-        let first = bind(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0))?;
-        let port = first.local_addr()?.port();
+        let first = bind_all(addresses.get(..1).unwrap_or_default(), 0)?;
+        let port = first.first().map(TcpListener::local_addr).transpose()?;
+        let port = port.map_or(0, |address| address.port());
         drop(first);
-        match bind_all(&both, port) {
+        match bind_all(addresses, port) {
             Ok(sockets) => return Ok((sockets, port)),
             Err(error) => failure = error,
         }

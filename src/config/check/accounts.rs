@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use toml::Spanned;
 use toml::value::Datetime;
-use url::Url;
 
 use super::super::error::ConfigError;
-use super::super::{Account, App, Grant, raw};
+use super::super::{Account, App, Grant, RedirectUri, raw};
 use super::{ANY_TENANT, Apps, Checker, Providers};
 use crate::clock::Timestamp;
+
+/// What people register for a program on their machine; Entra takes any port for it.
+const DEFAULT_REDIRECT_URI: &str = "http://localhost";
 
 impl Checker<'_> {
     pub(super) fn apps(
@@ -70,7 +72,8 @@ impl Checker<'_> {
             return Err(self.error(place, key("grant"), problem, remedy));
         }
         let redirect_uri = written.redirect_uri.take();
-        let redirect_uri = redirect_uri.map(|uri| self.redirect_uri(&key("redirect_uri"), &uri));
+        let redirect_uri = redirect_uri
+            .unwrap_or_else(|| Spanned::new(place.clone(), DEFAULT_REDIRECT_URI.to_owned()));
         let scopes = if grant.is_delegated() { &provider.scopes } else { &provider.app_scopes };
         Ok(App {
             name: name.to_owned(),
@@ -81,7 +84,7 @@ impl Checker<'_> {
             client_id,
             secret_expires: self
                 .date(&key("client_secret_expires"), &written.client_secret_expires)?,
-            redirect_uri: redirect_uri.transpose()?,
+            redirect_uri: self.redirect_uri(&key("redirect_uri"), redirect_uri)?,
             grant,
             scopes: written.scopes.take().map_or_else(|| scopes.clone(), Spanned::into_inner),
             credential: self.credential(name, place, written)?,
@@ -91,13 +94,17 @@ impl Checker<'_> {
     }
 
     /// Where a browser is sent back to: it need not be on this machine, its URL can be pasted.
-    fn redirect_uri(&self, key: &str, written: &Spanned<String>) -> Result<Url, ConfigError> {
-        let url = self.url(key, written, ANY_TENANT)?;
+    fn redirect_uri(
+        &self,
+        key: &str,
+        written: Spanned<String>,
+    ) -> Result<RedirectUri, ConfigError> {
+        let url = self.url(key, &written, ANY_TENANT)?;
         if url.fragment().is_some() {
             let problem = "it has a fragment (RFC 6749 section 3.1.2)";
             return Err(self.error(&written.span(), key, problem, "write it without #…"));
         }
-        Ok(url)
+        Ok(RedirectUri::new(written.into_inner(), url))
     }
 
     fn date(
