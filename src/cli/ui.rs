@@ -21,7 +21,11 @@ const WIDTH: usize = 96;
 /// A line for a script, or the person's result, on standard output.
 pub(super) fn out(line: &str) -> Result<()> {
     let mut stdout = io::stdout().lock();
-    writeln!(stdout, "{line}").and_then(|()| stdout.flush()).context("standard output")
+    match writeln!(stdout, "{line}").and_then(|()| stdout.flush()) {
+        // Whoever reads has read enough, as `head` does.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("standard output"),
+    }
 }
 
 /// Words for a person, on standard error. If nobody listens, that is no failure.
