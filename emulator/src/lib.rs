@@ -16,7 +16,7 @@ use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
-    time::{Duration, SystemTime},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use tokio::{
@@ -245,6 +245,12 @@ impl World {
         let shift = Duration::from_secs(offset.unsigned_abs());
         let moved = if offset < 0 { now.checked_sub(shift) } else { now.checked_add(shift) };
         moved.unwrap_or(now)
+    }
+
+    /// The same in seconds since 1970, for the dates of assertions.
+    fn unix_seconds(&self) -> i64 {
+        let since = self.now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
     }
 }
 

@@ -8,7 +8,7 @@
 use super::{
     Request,
     failure::{Failure, fail},
-    field, grants,
+    field,
     jwt::Jwt,
 };
 use crate::{World, locked};
@@ -48,7 +48,7 @@ fn certificate(
     if !jwt.is_signed_by(&certificate.key) {
         return Err(fail(700_027, "the signature was not made with its key"));
     }
-    let now = grants::now(world);
+    let now = world.unix_seconds();
     if certificate.not_after < now {
         return Err(fail(700_027, "it has expired"));
     }
@@ -86,7 +86,7 @@ fn federated(world: &World, jwt: &Jwt<'_>) -> Result<(), Failure> {
     if !same().any(|known| jwt.is_for(&known.audience)) {
         return Err(fail(700_212, jwt.audience()));
     }
-    in_time(jwt, grants::now(world))
+    in_time(jwt, world.unix_seconds())
 }
 
 fn in_time(jwt: &Jwt<'_>, now: i64) -> Result<(), Failure> {

@@ -17,9 +17,9 @@ use super::{
     Request,
     failure::{Failure, fail},
     field,
-    grants::SignedIn,
     pages::{self, SignIn},
     scopes::Scopes,
+    user::{self, SignedIn},
 };
 use crate::{
     Registration, World, locked,
@@ -73,26 +73,13 @@ pub(super) fn answer(world: &World, request: &Request, tenant: &str) -> Response
     if request.form.get("answer").is_some_and(|answer| answer == "cancel") {
         return way.refuse(world, request, &fail(65_004, ""));
     }
-    match refused_user(world, request, &asked.scopes) {
+    match user::refused(world, request, &asked.scopes) {
         Some(failure) => {
             let error = Some(failure.description(world, &request.correlation));
             SignIn { user, error, ..SignIn::default() }.page()
         }
         None => way.accept(world, request, asked, folded(user)),
     }
-}
-
-/// Why whoever filled in the form is not signed in; the device's form is the same.
-pub(super) fn refused_user(world: &World, request: &Request, scopes: &Scopes) -> Option<Failure> {
-    let user = request.form.get("user").map_or("", |user| user.trim());
-    if !world.tokens.is_user(user) {
-        return Some(fail(50_034, user));
-    }
-    if request.form.get("password").is_none_or(String::is_empty) {
-        return Some(fail(50_126, ""));
-    }
-    // Entra shows "Need admin approval" here, which only an administrator gets past
-    scopes.unconsented(world).map(|permission| fail(90_094, permission))
 }
 
 /// Trades a code for what it stands for.

@@ -12,13 +12,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{
-    Request, SignIns, authorize,
+    Request, SignIns,
     failure::{Failure, fail},
-    field,
-    grants::SignedIn,
-    json_answer,
+    field, json_answer,
     pages::{self, SignIn},
     scopes::Scopes,
+    user::{self, SignedIn},
 };
 use crate::{
     World, locked,
@@ -141,7 +140,7 @@ pub(super) fn page(world: &World, request: &Request, tenant: &str) -> Response {
         return pages::done("You have declined the sign-in. You may close this window.");
     }
     let refused = match Scopes::delegated(world, &scope) {
-        Ok(scopes) => authorize::refused_user(world, request, &scopes),
+        Ok(scopes) => user::refused(world, request, &scopes),
         Err(failure) => Some(failure),
     };
     if let Some(failure) = refused {

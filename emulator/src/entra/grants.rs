@@ -2,11 +2,7 @@
 //!
 //! Invariant: faults on request come before everything else, and each request is counted once.
 
-use std::{
-    io,
-    sync::atomic::Ordering,
-    time::{Duration, UNIX_EPOCH},
-};
+use std::{io, sync::atomic::Ordering};
 
 use axum::{
     body::{Body, Bytes},
@@ -22,6 +18,7 @@ use super::{
     field, issuer, json_answer,
     scopes::{self, Scopes},
     service_account,
+    user::SignedIn,
 };
 use crate::{TokenFault, World, locked};
 
@@ -29,14 +26,6 @@ use crate::{TokenFault, World, locked};
 const DEVICE_CODE: &str = "urn:ietf:params:oauth:grant-type:device_code";
 /// RFC 7523 section 2.1.
 const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
-
-/// A user who signed in, and what for.
-pub(super) struct SignedIn {
-    pub(super) user: String,
-    pub(super) scope: String,
-    /// OpenID Connect's `nonce`, back into the ID token.
-    pub(super) nonce: Option<String>,
-}
 
 pub(super) async fn answer(world: &World, request: &Request, tenant: &str) -> Response {
     if let Some(fault) = fault(world, request).await {
@@ -116,12 +105,6 @@ fn signed_in(world: &World, request: &Request, signed_in: SignedIn) -> Result<Va
         issued["id_token"] = json!(token);
     }
     Ok(issued)
-}
-
-/// Seconds since 1970 by Entra's clock, for the dates of assertions.
-pub(super) fn now(world: &World) -> i64 {
-    let since = world.now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// What a gateway says: a status, and a page that is not JSON.

@@ -44,6 +44,7 @@ mod pages;
 mod revoke;
 mod scopes;
 mod service_account;
+mod user;
 
 /// Sign-ins under way, and what proves who asks.
 pub(super) struct SignIns {
