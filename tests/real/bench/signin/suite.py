@@ -2,7 +2,7 @@
 
 from bench import leaks
 from bench.processes import Failure
-from bench.signin import apps, by_browser, by_certificate, by_device, forged, replicas, revoked
+from bench.signin import apps, by_browser, by_certificate, by_device, forged, like_msal, replicas, revoked
 from bench.signin.browser import Browsers
 from bench.signin.keys import PASSPHRASE
 
@@ -20,7 +20,7 @@ class Bench:
         self.browsers = Browsers(self.servers.ground)
 
     def tests(self):
-        for subject in [replicas, revoked, by_device, by_browser, forged, by_certificate]:
+        for subject in [replicas, revoked, by_device, by_browser, forged, by_certificate, like_msal]:
             yield from subject.tests(self)
 
     def no_secret_written(self):
