@@ -15,6 +15,10 @@ dovecot-imapd           | test -x /usr/lib/dovecot/imap-login
 dovecot-pop3d           | test -x /usr/lib/dovecot/pop3-login
 dovecot-submissiond     | test -x /usr/lib/dovecot/submission-login
 curl                    | command -v curl
+openssl                 | command -v openssl
+openssl-provider-legacy | openssl list -providers -provider legacy
+chromium                | test -x /usr/bin/chromium
+chromium-driver         | test -x /usr/bin/chromedriver
 isync                   | command -v mbsync
 libsasl2-modules        | ls /usr/lib/*/sasl2/libplain.so
 msmtp                   | command -v msmtp

@@ -16,6 +16,7 @@ from bench.clients import CLIENTS, visit
 from bench.gatepost import ACCOUNTS, SYNC, Gatepost
 from bench.processes import Ground
 from bench.results import Results
+from bench.signin import suite
 
 THREADS = 6
 
@@ -36,7 +37,14 @@ def main():
 def test_servers(servers, binary, results):
     results.run_all(direct.tests(servers), THREADS)
     if binary:
+        test_sign_ins(suite.Bench(servers, binary.resolve()), results)
         test_gatepost(Gatepost(binary.resolve(), servers), results)
+
+
+def test_sign_ins(bench, results):
+    if results.run("the browser's driver starts", bench.start, always=True):
+        results.run_all(bench.tests(), THREADS)
+        results.run("no secret in what sign-ins wrote", bench.no_secret_written)
 
 
 def without_proxies():

@@ -31,6 +31,14 @@ class TokenServer:
     def requests_of(self, client):
         return [request for request in self.issued()["requests"] if request["client"] == client]
 
+    def revocations_of(self, client):
+        """How often the server has ended a whole sign-in, since a refresh token or code came twice."""
+        return sum(revoked["client"] == client for revoked in self.issued()["revoked"])
+
+    def revoke(self, client, mailbox):
+        """Ends a person's sign-in, as an administrator does."""
+        ask(f"{self.tests}/revoke", json.dumps({"client": client, "mailbox": mailbox}))
+
     def secrets(self):
         """All tokens that were ever given out."""
         return self.issued()["secrets"]

@@ -7,6 +7,8 @@ from bench.dovecot import Dovecot, unprivileged
 from bench.mail import Mailboxes, Message, Sent
 from bench.oidc import TokenServer
 from bench.processes import CERTS, REAL, accepts
+from bench.signin import apps
+from bench.signin.keys import Keys
 
 DOMAIN = "contoso.test"
 CA = CERTS / "ca.pem"
@@ -45,6 +47,7 @@ class Servers:
         self.seeded = {}
         for name in mailboxes:
             self.create(name)
+        self.keys = None
         self.oidc = None
         self.dovecot = None
 
@@ -52,7 +55,9 @@ class Servers:
         sink_port = self.ground.ports.next()
         sink = self.ground.start("sink", [sys.executable, REAL / "sink.py", sink_port,
                                           self.sent.folder, self.mailboxes.root])
-        self.oidc = TokenServer(self.ground, clients(), [{"mailbox": JANE, "shared": TEAM}])
+        self.keys = Keys(self.ground)
+        self.oidc = TokenServer(self.ground, [*clients(), *apps.clients(self.keys, DOMAIN)],
+                                [{"mailbox": JANE, "shared": TEAM}, {"mailbox": apps.JOHN}])
         sink.wait_for("its port", lambda: accepts(sink_port))
         self.dovecot = Dovecot(self.ground, self.mailboxes, sink_port, self.oidc.issuer, self.oidc.key)
         self.dovecot.start()

@@ -76,18 +76,18 @@ def accepts(port, host="127.0.0.1"):
 
 
 class Process:
-    """One process with its output in files."""
+    """One process with its output in files. `given` is what it reads, or PIPE for who writes that bit by bit."""
 
     def __init__(self, name, folder, argv, given=None, user=None, env=None):
         self.name = name
         self.out = folder / f"{name}.out"
         self.err = folder / f"{name}.err"
         feed = folder / f"{name}.in"
-        feed.write_text(given or "")
+        feed.write_text(given if isinstance(given, str) else "")
         with feed.open() as stdin, self.out.open("ab") as stdout, self.err.open("ab") as stderr:
             self.popen = subprocess.Popen(
                 [str(part) for part in argv],
-                stdin=stdin, stdout=stdout, stderr=stderr, env={**os.environ, **(env or {})},
+                stdin=given if given == subprocess.PIPE else stdin, stdout=stdout, stderr=stderr, env={**os.environ, **(env or {})},
                 **({"user": user[0], "group": user[1], "extra_groups": []} if user else {}),
             )
 

@@ -7,11 +7,13 @@
 // A padding claim brings them to the size of Entra's.
 //
 // Standard input holds the clients and people, standard output gets one line with the ports. A second
-// port is for the tests alone: the public key, a refresh token without a browser, what was issued.
+// port is for the tests alone: the public key, a refresh token without a browser, what was issued and
+// revoked, and revoking.
 import http from 'node:http';
-import { generateKeyPairSync } from 'node:crypto';
+import { X509Certificate, generateKeyPairSync, randomUUID } from 'node:crypto';
 import { text } from 'node:stream/consumers';
 import Provider from 'oidc-provider';
+import { withPages } from './interactions.js';
 
 const RESOURCE = 'https://mail.contoso.test/';
 const KEY_ID = 'gatepost-test';
@@ -20,7 +22,9 @@ const PADDING = 'gatepost'.repeat(160);
 
 const setup = JSON.parse(await text(process.stdin));
 const { publicKey, privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
-const issued = { requests: [], secrets: [] };
+const issued = { requests: [], secrets: [], revoked: [] };
+// Grants by client and mailbox, the newest last.
+const grants = [];
 
 function extraTokenClaims(ctx, token) {
   const client = setup.clients.find((candidate) => candidate.id === token.clientId);
@@ -33,16 +37,31 @@ function extraTokenClaims(ctx, token) {
   };
 }
 
-function clientMetadata({ id, secret, grant }) {
+// "refresh_token" is a client that people sign in to; the tests give it its first token without a browser.
+const GRANT_TYPES = {
+  client_credentials: ['client_credentials'],
+  refresh_token: ['authorization_code', 'refresh_token'],
+  device_code: ['urn:ietf:params:oauth:grant-type:device_code', 'refresh_token'],
+};
+
+function clientMetadata({ id, secret, certificates, grant, redirectUris }) {
+  const browser = grant === 'refresh_token';
   return {
     client_id: id,
-    client_secret: secret,
-    token_endpoint_auth_method: secret ? 'client_secret_post' : 'none',
-    // The provider grants a refresh token only to clients that could sign somebody in.
-    grant_types: grant === 'refresh_token' ? ['authorization_code', 'refresh_token'] : [grant],
-    response_types: grant === 'refresh_token' ? ['code'] : [],
-    redirect_uris: grant === 'refresh_token' ? ['https://client.invalid/'] : [],
+    ...authentication(secret, certificates),
+    grant_types: GRANT_TYPES[grant],
+    response_types: browser ? ['code'] : [],
+    redirect_uris: browser ? redirectUris ?? ['https://client.invalid/'] : [],
+    // As RFC 8252 section 7.3 has it: http on loopback, with any port.
+    application_type: redirectUris ? 'native' : 'web',
   };
+}
+
+function authentication(secret, certificates) {
+  if (secret) return { client_secret: secret, token_endpoint_auth_method: 'client_secret_post' };
+  if (!certificates) return { token_endpoint_auth_method: 'none' };
+  const keys = certificates.map((pem) => new X509Certificate(pem).publicKey.export({ format: 'jwk' }));
+  return { jwks: { keys }, token_endpoint_auth_method: 'private_key_jwt' };
 }
 
 function configuration() {
@@ -51,12 +70,16 @@ function configuration() {
     jwks: { keys: [{ ...privateKey.export({ format: 'jwk' }), kid: KEY_ID, use: 'sig', alg: 'RS256' }] },
     findAccount: (ctx, accountId) => ({ accountId, claims: () => ({ sub: accountId }) }),
     rotateRefreshToken: true,
+    pkce: { required: () => true },
+    cookies: { keys: [randomUUID()] },
     extraTokenClaims,
     // Dovecot takes no other type than JWT, the provider would write "at+jwt".
     formats: { customizers: { jwt: (ctx, token, jwt) => { jwt.header = { typ: 'JWT' }; } } },
     features: {
       devInteractions: { enabled: false },
       clientCredentials: { enabled: true },
+      deviceFlow: { enabled: true },
+      revocation: { enabled: true },
       resourceIndicators: {
         enabled: true,
         // gatepost, like every client of Entra, sends no "resource".
@@ -75,9 +98,18 @@ function configuration() {
 }
 
 function record(ctx, error) {
-  const { client_id: client, grant_type: grant } = ctx.oidc.params ?? {};
-  issued.requests.push({ client, grant, error: error?.error_description ?? error?.message ?? null });
+  const { client_id: client, grant_type: grant, client_assertion: assertion } = ctx.oidc.params ?? {};
+  const about = {
+    client, grant, at: Date.now(), error: error?.error_description ?? error?.message ?? null, assertion: decoded(assertion),
+  };
+  issued.requests.push(about);
   if (!error) issued.secrets.push(...[ctx.body.access_token, ctx.body.refresh_token].filter(Boolean));
+}
+
+/** Header and claims of a JWT, without its signature. */
+function decoded(jwt) {
+  const part = (text) => JSON.parse(Buffer.from(text, 'base64url'));
+  return jwt ? jwt.split('.').slice(0, 2).map(part) : null;
 }
 
 async function mintRefreshToken(provider, { client: clientId, mailbox: accountId }) {
@@ -93,10 +125,19 @@ async function mintRefreshToken(provider, { client: clientId, mailbox: accountId
   return value;
 }
 
+/** As an administrator does it: this person's sign-in to this client is over. */
+async function revoke(provider, { client, mailbox }) {
+  const { grantId } = grants.findLast((known) => known.clientId === client && known.accountId === mailbox);
+  await provider.RefreshToken.revokeByGrantId(grantId);
+  await (await provider.Grant.find(grantId)).destroy();
+  return '';
+}
+
 async function answerTests(provider, request) {
   switch (request.url) {
     case '/public-key': return publicKey.export({ format: 'pem', type: 'spki' });
     case '/refresh-token': return mintRefreshToken(provider, JSON.parse(await text(request)));
+    case '/revoke': return revoke(provider, JSON.parse(await text(request)));
     case '/issued': return JSON.stringify(issued);
     default: throw new Error(`nothing at ${request.url}`);
   }
@@ -112,8 +153,11 @@ const port = await listen(tokens);
 const provider = new Provider(`http://127.0.0.1:${port}`, configuration());
 provider.on('grant.success', (ctx) => record(ctx));
 provider.on('grant.error', record);
+// The provider's own punishment for a refresh token or code that comes twice.
+provider.on('grant.revoked', (ctx) => issued.revoked.push({ client: ctx.oidc.client?.clientId }));
+provider.on('refresh_token.saved', ({ clientId, accountId, grantId }) => grants.push({ clientId, accountId, grantId }));
 provider.on('server_error', (ctx, error) => console.error(error));
-tokens.on('request', provider.callback());
+tokens.on('request', withPages(provider));
 
 const tests = http.createServer((request, response) => {
   answerTests(provider, request).then(
