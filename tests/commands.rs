@@ -161,7 +161,10 @@ impl Proxy {
         let mut answer = String::new();
         let mut read = |answer: &mut String| loop {
             answer.clear();
-            if reader.read_line(answer).unwrap() == 0 || answer.as_bytes().get(3) != Some(&b'-') {
+            let more = |answer: &str| {
+                answer.as_bytes().get(3) == Some(&b'-') || answer.starts_with("* NO")
+            };
+            if reader.read_line(answer).unwrap() == 0 || !more(answer) {
                 return;
             }
         };

@@ -245,7 +245,7 @@ async fn listeners_and_passwords() {
     let store = ward.store().await;
     store.revoke_password(JANE, "first").await.unwrap();
     store.close().await;
-    ward.is_well_but(&[Code::NotRunning, Code::NoPassword]).await;
+    ward.names(Code::NoPassword, "gatepost password add").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -419,6 +419,11 @@ async fn what_the_token_is_for() {
     ward.change("grant  ", "scopes = [\"https://outlook.office.com/IMAP.AccessAsUser.All\", \"offline_access\"]\ngrant  ");
     sign_in(&ward, &ward.emulator.issue_refresh_token(JANE));
     ward.names(Code::TokenPermission, "scopes").await;
+    ward.change(
+        "grant  ",
+        "scopes = [\"https://outlook.office.com/IMAP.AccessAsUser.All\"]\ngrant  ",
+    );
+    ward.names(Code::NoRefreshToken, "offline_access").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -510,6 +515,7 @@ async fn clients_that_are_set_otherwise() {
     let _ = (hello.read_to_end(&mut rest).await, plain.read_to_end(&mut rest).await);
     // The board is written once a second.
     tokio::time::sleep(std::time::Duration::from_millis(2_500)).await;
+    ward.names(Code::ClientTls, "implicit").await;
     ward.is_well_but(&[Code::ClientTls, Code::ClientPlain]).await;
     app.stop().await;
 }

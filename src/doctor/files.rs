@@ -186,7 +186,7 @@ pub(super) async fn passwords(case: &Case) -> Vec<Finding> {
                 format!("gatepost password add NAME@{domain}"),
             ),
         };
-        Finding::warning(Code::NoPassword, mailbox, what, remedy)
+        Finding::error(Code::NoPassword, mailbox, what, remedy)
     });
     missing.collect()
 }

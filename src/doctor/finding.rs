@@ -141,12 +141,12 @@ codes! {
     Scope = "scope",
     /// Nobody has consented.
     Consent = "consent",
+    /// A sign-in that can't be renewed.
+    NoRefreshToken = "no-refresh-token",
     /// Nobody has signed in, or not any more.
     SignIn = "sign-in",
     /// A policy of the tenant stands against it.
     Policy = "policy",
-    /// A sign-in that can't be renewed.
-    NoRefreshToken = "no-refresh-token",
     /// The token is for something else than mail.
     TokenAudience = "token-audience",
     /// The token lacks a permission for a protocol.

@@ -19,7 +19,9 @@ use crate::vocabulary::TlsMode;
 /// For a listener on this machine to take a connection and greet.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// A client that was set otherwise longer ago may have been mended.
+/// A client that was set otherwise so lately still is.
+const NOW: Duration = Duration::from_secs(3600);
+/// One longer ago may have been mended.
 const LATELY: Duration = Duration::from_secs(86_400);
 
 /// Ports below this one are the superuser's on Unix.
@@ -146,15 +148,18 @@ async fn greeting(listener: &Listener, address: SocketAddr) -> io::Result<()> {
 
 fn set_otherwise(listener: &str, mismatch: &Mismatch) -> Option<Finding> {
     let Mismatch { kind, peer, at, count } = mismatch;
-    if Clock::system().now().saturating_since(*at) > LATELY {
-        return None;
-    }
+    let ago = Clock::system().now().saturating_since(*at);
+    let finding = match ago {
+        _ if ago <= NOW => Finding::error,
+        _ if ago <= LATELY => Finding::warning,
+        _ => return None,
+    };
     let times = match count {
         1 => format!("at {}", at.text()),
         count => format!("{count} times, last at {}", at.text()),
     };
     Some(match kind {
-        MismatchKind::TlsOnPlainPort => Finding::warning(
+        MismatchKind::TlsOnPlainPort => finding(
             Code::ClientTls,
             listener,
             format!(
@@ -162,7 +167,7 @@ fn set_otherwise(listener: &str, mismatch: &Mismatch) -> Option<Finding> {
             ),
             "set the client to no encryption (on loopback), or the listener to tls = \"implicit\"",
         ),
-        MismatchKind::NoTls => Finding::warning(
+        MismatchKind::NoTls => finding(
             Code::ClientPlain,
             listener,
             format!(

@@ -49,17 +49,21 @@ async fn attempt(
     account: &Account,
 ) -> (Vec<Finding>, Option<Tried>) {
     let (subject, mailbox) = (principal.to_string(), account.mailbox.as_str());
+    let unasked = offline_access_unasked(principal, mailbox);
     let renewed = match endpoint(&principal.app) {
         Ok(endpoint) => renew_once(&case.store, &endpoint, principal).await,
         Err(error) => Err(TokenError::transient(error)),
     };
     let renewed = match renewed {
         Ok(renewed) => renewed,
-        Err(error) => return (vec![refused(&subject, mailbox, &error)], None),
+        Err(error) => {
+            let refused = refused(&subject, mailbox, &error);
+            return (unasked.into_iter().chain([refused]).collect(), None);
+        }
     };
     let claims = Claims::of(&renewed.access_token);
-    let mut findings = Vec::new();
-    if !renewed.renewable {
+    let mut findings: Vec<_> = unasked.into_iter().collect();
+    if !renewed.renewable && findings.is_empty() {
         findings.push(Finding::error(
             Code::NoRefreshToken,
             subject.as_str(),
@@ -80,6 +84,22 @@ async fn attempt(
     }
     let faulty = findings.iter().any(|finding| finding.level == Level::Error);
     (findings, Some(Tried { token: renewed.access_token, claims, faulty }))
+}
+
+/// A sign-in by these scopes can't be renewed: the provider gives a refresh token for `offline_access`.
+fn offline_access_unasked(principal: &Principal, mailbox: &str) -> Option<Finding> {
+    const OFFLINE: &str = "offline_access";
+    let App { name, grant, scopes, provider, .. } = &*principal.app;
+    let has = |scopes: &[String]| scopes.iter().any(|scope| scope == OFFLINE);
+    if !grant.is_delegated() || has(scopes) || !has(&provider.scopes) {
+        return None;
+    }
+    let what = format!(
+        "the scopes of [app.{name}] leave out {OFFLINE}: a sign-in by them ends within the hour"
+    );
+    let remedy =
+        format!("put {OFFLINE} into scopes of [app.{name}], then gatepost login {mailbox}");
+    Some(Finding::error(Code::NoRefreshToken, principal.to_string(), what, remedy))
 }
 
 fn endpoint(app: &App) -> Result<HttpEndpoint, String> {

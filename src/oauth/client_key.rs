@@ -144,15 +144,21 @@ fn section<'a>(pem: &'a [u8], label: &str) -> Option<&'a str> {
 }
 
 fn decrypt(pem: &str, passphrase: &Secret<String>, path: &Path) -> Result<RsaKeyPair, KeyError> {
-    let damaged = || {
+    let unknown = || {
         let hint = "write it anew: openssl pkcs8 -topk8 -v2 aes-256-cbc -in OLD -out NEW";
         unusable(path, "the encrypted key is damaged, or of a kind that is not known", hint)
     };
-    let (_, document) = pkcs8::SecretDocument::from_pem(pem).map_err(|_| damaged())?;
+    let (_, document) = pkcs8::SecretDocument::from_pem(pem).map_err(|_| unknown())?;
     let encrypted = EncryptedPrivateKeyInfoRef::try_from(document.as_bytes());
-    let key = encrypted.map_err(|_| damaged())?.decrypt(passphrase.expose()).map_err(|_| {
-        let hint = "check passphrase in client_certificate: openssl pkey -noout -in FILE";
-        unusable(path, "the passphrase does not open the key", hint)
+    let key = encrypted.map_err(|_| unknown())?.decrypt(passphrase.expose());
+    let key = key.map_err(|error| match error {
+        pkcs8::Error::EncryptedPrivateKey(pkcs8::pkcs5::Error::UnsupportedAlgorithm { .. }) => {
+            unknown()
+        }
+        _ => {
+            let hint = "check passphrase in client_certificate: openssl pkey -noout -in FILE";
+            unusable(path, "the passphrase does not open the key", hint)
+        }
     })?;
     from_pkcs8(key.as_bytes(), path)
 }

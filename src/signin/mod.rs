@@ -49,7 +49,8 @@ pub enum SignInError {
     /// Access would end with the first token.
     #[error(
         "the provider gave no refresh token, so that access would end within the hour\n\
-         hint: the app's scopes need offline_access (scopes in gatepost.toml, permissions in the portal)"
+         hint: the app's scopes need offline_access (scopes in gatepost.toml, permissions in the portal); some \
+         providers also want authorize_parameters = {{ prompt = \"consent\" }}"
     )]
     NoRefreshToken,
     /// The sign-in can't be kept.

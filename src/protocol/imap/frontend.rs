@@ -73,7 +73,16 @@ impl Dialect for ImapFrontend {
                 "UNAVAILABLE"
             }
         };
-        format!("{} NO [{code}] {}\r\n", self.tag, refusal.text()).into_bytes()
+        let text = refusal.text();
+        let refused = format!("{} NO [{code}] {text}\r\n", self.tag);
+        match refusal {
+            // Clients try again without a word at UNAVAILABLE; an alert they must show (RFC 3501 section 7.1), and
+            // here a person must act.
+            Refusal::SignInNeeded { .. } | Refusal::NotPermitted { .. } => {
+                format!("* NO [ALERT] {text}\r\n{refused}").into_bytes()
+            }
+            _ => refused.into_bytes(),
+        }
     }
 
     fn goodbye(&mut self, closing: Closing) -> Vec<u8> {
