@@ -3,10 +3,10 @@
 //! Invariant: what a flag has answered is never asked; without a person nothing is guessed that has no default,
 //! and all that is missing is named at once.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::io::{IsTerminal, stderr, stdin};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 use inquire::error::InquireError;
 use inquire::validator::{MinLengthValidator, Validation};
 use inquire::{MultiSelect, Password, PasswordDisplayMode, Select, Text};
@@ -129,10 +129,10 @@ impl Asker {
         &mut self,
         words: &str,
         help: &str,
-        mut options: Vec<T>,
+        options: Vec<T>,
     ) -> Result<T> {
         if !self.asks() || options.len() == 1 {
-            return Ok(options.swap_remove(0));
+            return options.into_iter().next().context("there is nothing to choose from");
         }
         answered(Select::new(words, options).with_help_message(help).without_filtering().prompt())
     }
@@ -168,6 +168,16 @@ impl Asker {
             });
         let typed = Zeroizing::new(answered(prompt.prompt())?);
         check(&typed).map(Secret::new).map_err(|problem| anyhow!("{words}: {problem}"))
+    }
+}
+
+/// An option as it is shown, and what it means.
+#[derive(Clone)]
+pub(super) struct Shown<T>(pub(super) String, pub(super) T);
+
+impl<T> fmt::Display for Shown<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 

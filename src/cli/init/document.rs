@@ -22,12 +22,14 @@ pub(super) struct AppKey<'a> {
 /// The whole file. Paths in it are relative to `folder`, if they are inside.
 pub(super) fn document(answers: &Answers, app: AppKey<'_>, folder: &Path) -> Result<String> {
     let mut page = Page::default();
-    page.text.push_str(
-        "# gatepost: mail clients log in with an app password, the mail server sees OAuth 2.0.\n\
-         # Made by gatepost init; yours to edit, gatepost itself never changes it. Every key is described in\n\
-         # docs/configuration.md. After a change: gatepost check. Relative paths start from this file's folder.\n\n",
+    page.words(
+        "gatepost: mail clients log in with an app password, the mail server sees OAuth 2.0. Made by \
+         gatepost init; yours to edit, gatepost itself never changes it. Every key is described in \
+         docs/configuration.md. After a change: gatepost check. Relative paths start from this file's \
+         folder.",
     );
-    let words = "state_dir: where tokens, app passwords and the self-made certificate live, readable by\n\
+    page.text.push('\n');
+    let words = "state_dir: where tokens, app passwords and the self-made certificate live, readable by \
                  their owner alone. Default: the platform's state folder.";
     match &answers.state_dir {
         Some(state) => page.key("state_dir", path(state, folder)?, words),
@@ -57,13 +59,13 @@ fn listeners(page: &mut Page, answers: &Answers) {
         page.key(
             "listen",
             listener.listen.as_str(),
-            "listen: where it connects. \"localhost:PORT\" is for this machine alone; \"ADDRESS:PORT\" with an\n\
+            "listen: where it connects. \"localhost:PORT\" is for this machine alone; \"ADDRESS:PORT\" with an \
              address of this machine, or 0.0.0.0 for all of them, is for the network.",
         );
         page.key(
             "tls",
             listener.tls.to_string(),
-            "tls: none (for localhost), starttls, or implicit (TLS from the first byte).\n\
+            "tls: none (for localhost), starttls, or implicit (TLS from the first byte). \
              certificate and private_key name PEM files of your own; default: self-made ones in state_dir.",
         );
         page.key(
@@ -83,7 +85,7 @@ fn app_table(page: &mut Page, answers: &Answers, name: &str, proof: Option<(&'st
     if let Some(id) = &answers.client_id {
         page.key("client_id", id.as_str(), "client_id: the application (client) id.");
     }
-    let words = "grant: authorization_code (a person, with a browser), device_code (a person, on another\n\
+    let words = "grant: authorization_code (a person, with a browser), device_code (a person, on another \
                  device), client_credentials (the app by itself), managed_identity or jwt_bearer.";
     page.key("grant", answers.grant.name(), words);
     if let Some((key, value)) = proof {
@@ -100,7 +102,7 @@ fn app_table(page: &mut Page, answers: &Answers, name: &str, proof: Option<(&'st
         let words = "scopes: what is asked for, instead of the provider's own.";
         page.key("scopes", answers.scopes.clone(), words);
     }
-    let words = "redirect_uri: where a browser comes back to after a sign-in, as it is registered.\n\
+    let words = "redirect_uri: where a browser comes back to after a sign-in, as it is registered. \
                  Default: http://localhost with a free port.";
     match &answers.redirect_uri {
         Some(uri) => page.key("redirect_uri", uri.as_str(), words),
@@ -118,7 +120,7 @@ fn proof_words(key: &str) -> String {
         _ => "the service account's key, in JSON",
     };
     format!(
-        "{key}: {what}.\nIt is read for each token request, so that it can be replaced at any time."
+        "{key}: {what}. It is read for each token request, so that it can be replaced at any time."
     )
 }
 
@@ -161,7 +163,7 @@ fn provider(
             page.key(key, url.as_str(), words);
         }
     }
-    let words = "imap, pop3, smtp: the mail servers. \"HOST:PORT\" is TLS from the first byte,\n\
+    let words = "imap, pop3, smtp: the mail servers. \"HOST:PORT\" is TLS from the first byte, \
                  \"HOST:PORT starttls\" is STARTTLS.";
     for protocol in Protocol::ALL {
         if let Some((_, server)) = own.servers.iter().find(|(of, _)| *of == protocol) {
@@ -221,7 +223,22 @@ impl Page {
 
     fn words(&mut self, words: &str) {
         if self.said.insert(words.to_owned()) {
-            self.text.extend(words.lines().map(|line| format!("# {line}\n")));
+            self.text.push_str(&comment(words));
         }
     }
+}
+
+/// Lines of a comment, each narrow enough for a terminal of 80 columns.
+fn comment(words: &str) -> String {
+    let mut text = String::new();
+    let mut line = String::from("#");
+    for word in words.split_whitespace() {
+        if line.len() + 1 + word.len() > 78 {
+            text.push_str(&format!("{line}\n"));
+            line = "#".into();
+        }
+        line.push(' ');
+        line.push_str(word);
+    }
+    text + &line + "\n"
 }

@@ -3,7 +3,8 @@
 //! | file | what it holds |
 //! | --- | --- |
 //! | `answers` | the flags, and the answers when they are complete |
-//! | `questions`, `proof` | what is asked, in which order; what the app authenticates with |
+//! | `questions` | what is asked, in which order |
+//! | `provider`, `proof` | whose mailbox it is; what the app authenticates with |
 //! | `ask` | one question: flag, default or person |
 //! | `checks`, `ports`, `portal` | what helps to answer well |
 //! | `document`, `write` | the configuration as text, and its way onto the disk |
@@ -19,6 +20,7 @@ mod document;
 mod portal;
 mod ports;
 mod proof;
+mod provider;
 mod questions;
 mod settings;
 mod write;

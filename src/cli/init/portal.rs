@@ -16,6 +16,9 @@ const PORTALS: &str = include_str!("portals.toml");
 #[serde(deny_unknown_fields)]
 pub(super) struct Portal {
     urls: Vec<String>,
+    /// That of the provider.
+    #[serde(skip)]
+    url: Option<String>,
     pub(super) tenant: String,
     pub(super) client_id: String,
     pub(super) client_secret: String,
@@ -38,7 +41,13 @@ impl Portal {
         let portals: Portals = toml::from_str(PORTALS).context("portals.toml")?;
         let known = |portal: &Portal| url.is_some_and(|url| portal.urls.contains(url));
         let found = portals.portal.into_iter().find(|it| it.urls.is_empty() || known(it));
-        found.context("portals.toml has no entry for all others")
+        let found = found.context("portals.toml has no entry for all others")?;
+        Ok(Self { url: url.cloned(), ..found })
+    }
+
+    /// Where to go, as a sentence behind what is needed.
+    pub(super) fn place(&self) -> String {
+        self.url.as_ref().map(|url| format!("\nThe portal: {url}")).unwrap_or_default()
     }
 
     /// What the app registration must have for `grant`.

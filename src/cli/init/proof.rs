@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::answers::{Proof, ProofArgs, SecretAnswer};
-use super::ask::{Asker, Question};
+use super::ask::{Asker, Question, Shown};
 use super::checks;
 use super::portal::Portal;
-use super::questions::Shown;
 use crate::cli::{UsageError, ui};
 use crate::config::{Grant, read_secret_file};
 use crate::secret::Secret;
@@ -96,7 +95,7 @@ fn choose(asker: &mut Asker, portal: &Portal) -> Result<Proof> {
         option("a certificate and its private key, in PEM", Kind::Pem),
         option("a certificate with its key, in PKCS#12 (.pfx)", Kind::Pkcs12),
     ];
-    let help = "made in the portal: your app, Certificates & secrets, or as it is called there";
+    let help = "made in the portal, at the app registration; Esc ends without a trace";
     Ok(match asker.choice("What does the app prove itself with?", help, options)?.1 {
         Kind::Typed => Proof::Secret(SecretAnswer::Typed(typed_secret(asker, portal)?)),
         Kind::Env => {

@@ -2,24 +2,18 @@
 //!
 //! Invariant: only what the configuration needs is asked, and nothing is written before the last answer.
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::net::UdpSocket;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::answers::{Answers, Args, ListenerAnswer, OwnProvider, Proof};
-use super::ask::{Asker, Question};
+use super::ask::{Asker, Question, Shown};
 use super::portal::Portal;
+use super::provider::{Offer, provider};
 use super::{checks, ports, proof};
 use crate::cli::{UsageError, ui};
-use crate::config::{Config, DEFAULT_PROVIDER, Grant, Provider};
+use crate::config::Grant;
 use crate::vocabulary::{Protocol, TlsMode};
-
-/// What a provider of one's own is called if nobody says.
-const OWN: &str = "own";
 
 /// What the first app password is called: the first name that `gatepost password add` gives.
 const FIRST_PASSWORD: &str = "device-1";
@@ -27,15 +21,14 @@ const FIRST_PASSWORD: &str = "device-1";
 /// All answers: from flags, from a person, by default. What is still missing, `asker` knows.
 pub(super) fn ask(args: Args, asker: &mut Asker) -> Result<Answers> {
     let (provider, known, mut own) = provider(&args, asker)?;
-    let portal = Portal::of(known.as_ref().map(AsRef::as_ref))?;
-    let offer = Offer::of(known.as_ref().map(AsRef::as_ref), own.as_ref());
+    let portal = Portal::of(known.as_deref())?;
+    let offer = Offer::of(known.as_deref(), own.as_ref());
     let mailbox = mailbox(&args, asker, own.is_some())?;
     let grant = grant(&args, asker, &portal, &offer, &provider)?;
     let scopes = scopes(&args, asker, own.as_mut(), grant)?;
     let signed_in_as = signed_in_as(&args, asker, grant, &mailbox)?;
     let tenant = tenant(&args, asker, &portal, &offer, grant, &mailbox)?;
-    let proof = proof::proof(&args.proof, asker, &portal, grant)?;
-    let client_id = client_id(&args, asker, &portal, grant, tenant.as_deref(), proof.as_ref())?;
+    let (client_id, proof) = client(&args, asker, &portal, grant, tenant.as_deref())?;
     let listeners = listeners(&args, asker, &offer.protocols)?;
     let password_name = password_name(&args, asker)?;
     Ok(Answers {
@@ -53,149 +46,6 @@ pub(super) fn ask(args: Args, asker: &mut Asker) -> Result<Answers> {
         state_dir: args.state_dir,
         password_name,
     })
-}
-
-/// What can be had of a provider.
-struct Offer {
-    grants: Vec<Grant>,
-    /// It keeps tenants apart.
-    tenants: bool,
-    protocols: Vec<Protocol>,
-}
-
-impl Offer {
-    fn of(known: Option<&Provider>, own: Option<&OwnProvider>) -> Self {
-        let (browser, device, app, machine) = match (known, own) {
-            (Some(known), _) => (
-                known.authorize_url.is_some(),
-                known.device_url.is_some(),
-                !known.app_scopes.is_empty(),
-                known.identity_url.is_some(),
-            ),
-            (None, Some(own)) => {
-                (own.authorize_url.is_some(), own.device_url.is_some(), true, false)
-            }
-            (None, None) => (true, true, true, false),
-        };
-        let grants = [
-            (Grant::AuthorizationCode, browser),
-            (Grant::DeviceCode, device),
-            (Grant::ClientCredentials, app),
-            (Grant::ManagedIdentity, machine),
-            (Grant::JwtBearer, app),
-        ];
-        let token_url = known.map(|known| &known.token_url).or(own.map(|own| &own.token_url));
-        let serves = |protocol: &Protocol| match known {
-            Some(known) => known.endpoint(*protocol).is_some(),
-            None => own.is_some_and(|own| own.servers.iter().any(|(it, _)| it == protocol)),
-        };
-        Self {
-            grants: grants
-                .into_iter()
-                .filter(|(_, there)| *there)
-                .map(|(grant, _)| grant)
-                .collect(),
-            tenants: token_url.is_some_and(|url| url.contains("{tenant}")),
-            protocols: Protocol::ALL.into_iter().filter(serves).collect(),
-        }
-    }
-}
-
-type BuiltIn = BTreeMap<String, Arc<Provider>>;
-type Known = Option<Arc<Provider>>;
-
-/// Its name, and what is known of it or was told.
-fn provider(args: &Args, asker: &mut Asker) -> Result<(String, Known, Option<OwnProvider>)> {
-    let mut built_in = Config::built_in_providers()?;
-    let for_own = args.own.first();
-    let name = match (&args.provider, for_own) {
-        (Some(name), _) => Some(name.clone()),
-        (None, Some(_)) => Some(OWN.to_owned()),
-        (None, None) => choose_provider(&built_in, asker)?,
-    };
-    if let Some((name, known)) = name.as_ref().and_then(|name| built_in.remove_entry(name)) {
-        let Some(flag) = for_own else { return Ok((name, Some(known), None)) };
-        let problem = format!("provider {name} is built in, and {flag} is for another one");
-        let hint = format!("leave {flag} out, or give another --provider NAME");
-        return Err(UsageError::new(problem, hint).into());
-    }
-    let names: Vec<_> = built_in.into_keys().collect();
-    if let (Some(name), None) = (&args.provider, for_own) {
-        let problem = format!("there is no provider {name:?}; built in are {}", names.join(", "));
-        return Err(UsageError::new(problem, "one of your own needs --token-url and more").into());
-    }
-    let question = Question {
-        flag: "--provider",
-        words: "Its name:",
-        help: "as the configuration is to call it: letters, digits, hyphens",
-    };
-    let name = asker.text(question, name.as_deref(), Some(OWN), move |typed| {
-        let name = checks::provider_name(typed)?;
-        if names.contains(&name) { Err("that one is built in".into()) } else { Ok(name) }
-    })?;
-    Ok((name, None, Some(own_provider(args, asker)?)))
-}
-
-/// None: another one.
-fn choose_provider(built_in: &BuiltIn, asker: &mut Asker) -> Result<Option<String>> {
-    let show = |provider: &Provider| {
-        let server = provider.imap.as_ref().map(|imap| imap.host.clone()).unwrap_or_default();
-        Shown(format!("{:<23} {server}", provider.name), Some(provider.name.clone()))
-    };
-    let first = built_in.get(DEFAULT_PROVIDER).context("no default provider")?;
-    let others = built_in.values().filter(|provider| provider.name != DEFAULT_PROVIDER);
-    let mut options = vec![show(first)];
-    options.extend(others.map(|provider| show(provider)));
-    options.push(Shown("another provider".into(), None));
-    let help = "who has the mailbox; up and down, then Enter; Esc ends without a trace";
-    Ok(asker.choice("Provider:", help, options)?.1)
-}
-
-fn own_provider(args: &Args, asker: &mut Asker) -> Result<OwnProvider> {
-    let own = &args.own;
-    let url = |flag, words, help| Question { flag, words, help };
-    let question = url(
-        "--token-url",
-        "Token endpoint:",
-        "https://…; token_endpoint in ISSUER/.well-known/openid-configuration",
-    );
-    let token_url = asker.text(question, own.token_url.as_deref(), None, checks::url)?;
-    let question = url(
-        "--authorize-url",
-        "Authorization endpoint:",
-        "for sign-ins with a browser: authorization_endpoint there; Enter if there is none",
-    );
-    let authorize_url = asker.optional(question, own.authorize_url.as_deref(), checks::url)?;
-    let question = url(
-        "--device-url",
-        "Device authorization endpoint:",
-        "device_authorization_endpoint there; Enter if there is none",
-    );
-    let device_url = asker.optional(question, own.device_url.as_deref(), checks::url)?;
-    let mut servers = Vec::new();
-    for (protocol, flag, words) in [
-        (Protocol::Imap, "--imap", "IMAP server:"),
-        (Protocol::Pop3, "--pop3", "POP3 server:"),
-        (Protocol::Smtp, "--smtp", "SMTP server:"),
-    ] {
-        let help = "HOST:PORT, or HOST:PORT starttls; Enter if there is none";
-        let question = Question { flag, words, help };
-        let server = asker.optional(question, own.server(protocol), checks::server)?;
-        servers.extend(server.map(|server| (protocol, server)));
-    }
-    if servers.is_empty() {
-        asker.missing("one of --imap, --pop3, --smtp");
-    }
-    let question = Question {
-        flag: "--ca-file",
-        words: "Certificates to trust:",
-        help: "a PEM file of a certification authority of your own; Enter if there is none",
-    };
-    let given = own.ca_file.as_deref().map(Path::to_string_lossy);
-    let ca_file = asker.optional(question, given.as_deref(), checks::file)?;
-    // A path as it was given need not be text.
-    let ca_file = own.ca_file.clone().or(ca_file.map(PathBuf::from));
-    Ok(OwnProvider { token_url, authorize_url, device_url, servers, ca_file, scopes: Vec::new() })
 }
 
 fn mailbox(args: &Args, asker: &mut Asker, own: bool) -> Result<String> {
@@ -216,27 +66,31 @@ fn grant(
     offer: &Offer,
     provider: &str,
 ) -> Result<Grant> {
-    let of_portal = |grant: &Grant| match &portal.grants {
-        Some(grants) => grants.contains(grant),
-        None => *grant != Grant::JwtBearer,
-    };
-    let offered: Vec<_> = offer.grants.iter().copied().filter(of_portal).collect();
+    let known = |grant: &Grant| portal.grants.as_ref().is_none_or(|all| all.contains(grant));
+    let possible: Vec<_> = offer.grants.iter().copied().filter(known).collect();
     let given = args.grant.or(args.place.device_code.then_some(Grant::DeviceCode));
     let chosen = match given {
-        Some(grant) if offer.grants.contains(&grant) => grant,
-        Some(grant) => {
-            let names: Vec<_> = offered.iter().map(|grant| grant.name()).collect();
+        Some(grant) if !possible.contains(&grant) => {
+            let names: Vec<_> = possible.iter().map(|grant| grant.name()).collect();
             let problem = format!("--grant {}: provider {provider} has no such one", grant.name());
             return Err(UsageError::new(problem, format!("it has {}", names.join(", "))).into());
         }
+        Some(grant) if args.place.device_code && !grant.is_delegated() => {
+            let problem = format!("--device-code: nobody signs in with grant {}", grant.name());
+            return Err(UsageError::new(problem, "leave it out").into());
+        }
+        Some(grant) => grant,
         None => {
-            let options = offered.into_iter().map(|grant| Shown(in_words(grant).into(), grant));
+            // Service accounts are only offered where they are known to exist.
+            let usual = |grant: &Grant| portal.grants.is_some() || *grant != Grant::JwtBearer;
+            let offered = possible.into_iter().filter(usual);
+            let options = offered.map(|grant| Shown(in_words(grant).into(), grant)).collect();
             let help = "unattended services sign in by themselves; people with a browser";
-            asker.choice("Who signs in?", help, options.collect())?.1
+            asker.choice("Who signs in?", help, options)?.1
         }
     };
     if let (true, Some(needs)) = (asker.person(), portal.needs(chosen)) {
-        ui::say(needs);
+        ui::say(&format!("{needs}{}", portal.place()));
     }
     Ok(chosen)
 }
@@ -262,10 +116,8 @@ fn scopes(
     own.scopes = args.scope.clone();
     if own.scopes.is_empty() {
         let help = match grant.is_delegated() {
-            true => {
-                "with spaces between; a refresh token usually takes offline_access; Enter for none"
-            }
-            false => "with spaces between; Enter for none",
+            true => "spaces between; a refresh token often takes offline_access; Enter for none",
+            false => "spaces between; Enter for none",
         };
         let question = Question { flag: "--scope", words: "Scopes:", help };
         let typed = asker.optional(question, None, |typed| Ok(typed.to_owned()))?;
@@ -318,6 +170,22 @@ fn tenant(
     };
     let question = Question { flag: "--tenant", words: "Tenant:", help: &portal.tenant };
     asker.text(question, args.tenant.as_deref(), default, checks::name).map(Some)
+}
+
+/// Who the app is, and what shows it.
+fn client(
+    args: &Args,
+    asker: &mut Asker,
+    portal: &Portal,
+    grant: Grant,
+    tenant: Option<&str>,
+) -> Result<(Option<String>, Option<Proof>)> {
+    // A service account's key file tells who it is.
+    let first = grant == Grant::JwtBearer;
+    let early = if first { proof::proof(&args.proof, asker, portal, grant)? } else { None };
+    let id = client_id(args, asker, portal, grant, tenant, early.as_ref())?;
+    let proof = if first { early } else { proof::proof(&args.proof, asker, portal, grant)? };
+    Ok((id, proof))
 }
 
 fn client_id(
@@ -463,14 +331,4 @@ fn password_name(args: &Args, asker: &mut Asker) -> Result<Option<String>> {
     let name = asker.text(question, given, Some(FIRST_PASSWORD), checks::label)?;
     // The default is only a proposal: the store may have one of that name.
     Ok(Some(name).filter(|name| given.is_some() || name != FIRST_PASSWORD))
-}
-
-/// An option as it is shown, and what it means.
-#[derive(Clone)]
-pub(super) struct Shown<T>(pub(super) String, pub(super) T);
-
-impl<T> fmt::Display for Shown<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
 }
