@@ -48,10 +48,15 @@ pub fn ensure_folder(path: &Path) -> Result<(), PrivateFileError> {
 /// Makes the file with these bytes, if there is none; whole or not at all, also against another process
 /// that does the same.
 pub fn create(path: &Path, bytes: &[u8]) -> Result<(), PrivateFileError> {
+    create_new(path, bytes).map(drop)
+}
+
+/// The same; `false` if there is one, which is left as it is.
+pub fn create_new(path: &Path, bytes: &[u8]) -> Result<bool, PrivateFileError> {
     let draft = path.with_extension(format!("{}.new", std::process::id()));
     let made = write_draft(&draft, bytes).and_then(|()| match std::fs::hard_link(&draft, path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => sync_folder_of(path),
+        linked => sync_folder_of(path).map(|()| linked.is_ok()),
     });
     // The draft has done its work, or has failed to; a leftover is harmless.
     let _ = std::fs::remove_file(&draft);
@@ -114,8 +119,8 @@ mod tests {
     fn made_once_and_refused_when_exposed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
-        create(&path, b"one").unwrap();
-        create(&path, b"two").unwrap();
+        assert!(create_new(&path, b"one").unwrap());
+        assert!(!create_new(&path, b"two").unwrap());
         assert_eq!(read(&path).unwrap(), b"one");
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
         let error = read(&path).unwrap_err().to_string();

@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use super::password::{New, make};
 use super::run::StopSignal;
 use super::{logs, ui};
-use crate::access::{Hasher, generate};
 use crate::app::App;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::emulator::{Emulator, Options, Tls};
 use crate::private_file;
-use crate::store::{Hash, PasswordRecord, Store};
+use crate::store::Store;
 
 /// The mailbox of the demo.
 const MAILBOX: &str = "jane@contoso.example";
@@ -112,17 +112,13 @@ ca_file    = "ca.pem"
 async fn add_password(file: &Path) -> Result<String> {
     let config = Config::load(file)?;
     let store = Store::open(&config.state_dir, None).await?;
-    let password = generate().context("the system gives no random numbers")?;
-    let hash = Hasher::new(&store).generated(MAILBOX, password.expose());
-    let record = PasswordRecord {
-        mailbox: MAILBOX.into(),
-        name: "demo".into(),
-        hash: Hash::Generated(hash.to_vec()),
+    let what = New {
+        mailbox: MAILBOX,
+        name: Some("demo".into()),
         protocols: Vec::new(),
         networks: Vec::new(),
-        created_at: Clock::system().now(),
     };
-    store.add_password(&record).await?;
+    let (_, password) = make(&store, what).await?;
     store.close().await;
     Ok(password.expose().clone())
 }

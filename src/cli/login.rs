@@ -24,15 +24,22 @@ pub(super) struct Args {
     /// Which mailboxes
     #[arg(required = true)]
     mailbox: Vec<String>,
-    /// Show a code to type on another device, for machines without a browser
-    #[arg(long)]
-    device_code: bool,
-    /// Don't open a browser here, only print the address
-    #[arg(long)]
-    no_browser: bool,
+    #[command(flatten)]
+    place: Place,
     /// Read a refresh token from standard input
     #[arg(long, conflicts_with_all = ["device_code", "no_browser"])]
     refresh_token_stdin: bool,
+}
+
+/// Where somebody signs in.
+#[derive(clap::Args, Clone, Copy)]
+pub(super) struct Place {
+    /// Show a code to type on another device, for machines without a browser
+    #[arg(long)]
+    pub(super) device_code: bool,
+    /// Don't open a browser here, only print the address
+    #[arg(long)]
+    pub(super) no_browser: bool,
 }
 
 pub(super) async fn login(file: &Path, args: Args) -> Result<()> {
@@ -44,7 +51,7 @@ pub(super) async fn login(file: &Path, args: Args) -> Result<()> {
             principals.push(principal);
         }
     }
-    let done = sign_in(&config, &store, principals, &args).await;
+    let done = sign_in(&config, &store, principals, args.place, args.refresh_token_stdin).await;
     store.close().await;
     done
 }
@@ -60,15 +67,16 @@ pub(super) enum Way {
 }
 
 /// Each in its own way; those in browsers at the same time.
-async fn sign_in(
+pub(super) async fn sign_in(
     config: &Config,
     store: &Store,
     principals: Vec<Principal>,
-    args: &Args,
+    place: Place,
+    refresh_token_stdin: bool,
 ) -> Result<()> {
     let mut in_browsers = Vec::new();
     for principal in principals {
-        match way(&principal, args)? {
+        match way(&principal, place, refresh_token_stdin)? {
             Way::ByItself => try_app(store, &principal).await?,
             Way::Browser => in_browsers.push(principal),
             Way::Device => by_device(config, store, &principal).await?,
@@ -78,23 +86,23 @@ async fn sign_in(
     if in_browsers.is_empty() {
         return Ok(());
     }
-    by_browser(config, store, in_browsers, !args.no_browser).await
+    by_browser(config, store, in_browsers, !place.no_browser).await
 }
 
-fn way(principal: &Principal, args: &Args) -> Result<Way> {
+fn way(principal: &Principal, place: Place, refresh_token_stdin: bool) -> Result<Way> {
     let app = &principal.app;
     if !app.grant.is_delegated() {
-        if args.refresh_token_stdin || args.device_code {
+        if refresh_token_stdin || place.device_code {
             let problem = format!("app {} signs in by itself", app.name);
             let hint = "gatepost login MAILBOX, without an option, tries it";
             return Err(UsageError::new(problem, hint).into());
         }
         return Ok(Way::ByItself);
     }
-    if args.refresh_token_stdin {
+    if refresh_token_stdin {
         return Ok(Way::RefreshToken);
     }
-    let (way, url, key) = match args.device_code || app.grant == Grant::DeviceCode {
+    let (way, url, key) = match place.device_code || app.grant == Grant::DeviceCode {
         true => (Way::Device, &app.device_url, "device_url"),
         false => (Way::Browser, &app.authorize_url, "authorize_url"),
     };

@@ -9,6 +9,7 @@ mod demo;
 mod doctor;
 mod entra;
 mod explain;
+mod init;
 mod large;
 mod login;
 mod logout;
@@ -47,6 +48,8 @@ struct Cli {
 enum Command {
     /// Try it: an emulated Exchange, a token endpoint and the proxy, all on this machine
     Demo(demo::Args),
+    /// From nothing to a configuration, an app password and a sign-in
+    Init(Box<init::Args>),
     /// Run the proxy in the foreground
     Run(run::Args),
     /// Check the configuration without starting
@@ -85,9 +88,11 @@ pub fn main() -> ExitCode {
 }
 
 async fn run_command(cli: Cli) -> Result<()> {
+    let named = cli.config.clone();
     let file = cli.config.unwrap_or_else(default_file);
     match cli.command {
         Command::Demo(args) => demo::demo(args).await,
+        Command::Init(args) => init::init(named, *args).await,
         Command::Run(args) => run::run(&file, args).await,
         Command::Check => check::check(&file),
         Command::Password(command) => password::password(&file, command).await,

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use super::{UsageError, account, open, ui};
 use crate::access::{Hasher, generate};
 use crate::clock::Clock;
+use crate::secret::Secret;
 use crate::store::{Hash, PasswordRecord, Store};
 use crate::vocabulary::Protocol;
 
@@ -65,45 +66,65 @@ pub(super) async fn password(file: &Path, command: Command) -> Result<()> {
 async fn add(file: &Path, args: Add) -> Result<()> {
     let (config, store) = open(file).await?;
     let mailbox = account(&config, &args.mailbox)?.mailbox.to_lowercase();
-    let hasher = Hasher::new(&store);
-    let (hash, made) = if args.stdin {
+    let what =
+        New { mailbox: &mailbox, name: args.name, protocols: args.protocol, networks: args.from };
+    let (name, made) = if args.stdin {
         let chosen = ui::read_secret_line()?;
         if chosen.expose().is_empty() || chosen.expose().contains(&0) {
             let hint = "printf '%s\\n' PASSWORD | gatepost password add MAILBOX --stdin";
             return Err(UsageError::new("standard input has no password", hint).into());
         }
-        (hasher.hash_chosen(&mailbox, &chosen).await.context("the password can't be hashed")?, None)
+        let hash = Hasher::new(&store).hash_chosen(&mailbox, &chosen).await;
+        (keep(&store, what, hash.context("the password can't be hashed")?).await?, None)
     } else {
-        let made = generate().context("the system gives no random numbers")?;
-        let hash = hasher.generated(&mailbox, made.expose());
-        (Hash::Generated(hash.to_vec()), Some(made))
+        let (name, made) = make(&store, what).await?;
+        (name, Some(made))
     };
-    let name = match args.name {
-        Some(name) => name,
-        None => free_name(&store, &mailbox).await?,
-    };
-    let record = PasswordRecord {
-        mailbox,
-        name,
-        hash,
-        protocols: args.protocol,
-        networks: args.from,
-        created_at: Clock::system().now(),
-    };
-    if !store.add_password(&record).await? {
-        let (mailbox, name) = (&record.mailbox, &record.name);
-        bail!(
-            "{mailbox} has an app password {name:?} already\n\
-             hint: choose another --name, or gatepost password revoke {mailbox} {name}"
-        );
-    }
     store.close().await;
     if let Some(made) = made {
         ui::out(made.expose())?;
         ui::say("(shown this once; letter case and hyphens don't matter)");
     }
-    ui::say(&format!("app password {:?} of {} added", record.name, record.mailbox));
+    ui::say(&format!("app password {name:?} of {mailbox} added"));
     Ok(())
+}
+
+/// An app password that is to be.
+pub(super) struct New<'a> {
+    /// In lower case.
+    pub(super) mailbox: &'a str,
+    /// If nobody has said: the next one that is free.
+    pub(super) name: Option<String>,
+    /// Where it may be used; empty: all.
+    pub(super) protocols: Vec<Protocol>,
+    /// From where it may be used; empty: all.
+    pub(super) networks: Vec<IpNet>,
+}
+
+/// Makes up a password and keeps its hash; gives its name and itself.
+pub(super) async fn make(store: &Store, what: New<'_>) -> Result<(String, Secret<String>)> {
+    let made = generate().context("the system gives no random numbers")?;
+    let hash = Hasher::new(store).generated(what.mailbox, made.expose());
+    let name = keep(store, what, Hash::Generated(hash.to_vec())).await?;
+    Ok((name, made))
+}
+
+async fn keep(store: &Store, what: New<'_>, hash: Hash) -> Result<String> {
+    let New { mailbox, name, protocols, networks } = what;
+    let name = match name {
+        Some(name) => name,
+        None => free_name(store, mailbox).await?,
+    };
+    let (mailbox, created_at) = (mailbox.to_owned(), Clock::system().now());
+    let record = PasswordRecord { mailbox, name, hash, protocols, networks, created_at };
+    if !store.add_password(&record).await? {
+        let (mailbox, name) = (&record.mailbox, &record.name);
+        bail!(
+            "{mailbox} has an app password {name:?} already\n\
+             hint: choose another name, or gatepost password revoke {mailbox} {name}"
+        );
+    }
+    Ok(record.name)
 }
 
 async fn list(file: &Path, mailbox: Option<String>) -> Result<()> {

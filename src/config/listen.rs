@@ -14,7 +14,7 @@ pub struct ListenAddress {
 
 impl ListenAddress {
     /// The addresses that one entry of the configuration means.
-    pub(super) fn parse(text: &str) -> Result<Vec<Self>, String> {
+    pub fn parse(text: &str) -> Result<Vec<Self>, String> {
         if let Some(port) = text.strip_prefix("localhost:") {
             let port = port.parse().map_err(|_| format!("{port:?} is no port"))?;
             let half = |ip: IpAddr, optional| Self { address: SocketAddr::new(ip, port), optional };

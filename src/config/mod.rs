@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use url::Url;
 
+pub use check::DEFAULT_PROVIDER;
 use check::Secrets;
 pub use credential::{
     ClientCertificate, Credential, KeyFiles, SecretError, SecretSource, SigningAlgorithm,
@@ -306,6 +307,11 @@ impl Config {
             SecretSource::File(_) => None,
         });
         variables.collect()
+    }
+
+    /// The providers that can be named without a table of their own, by name.
+    pub fn built_in_providers() -> Result<BTreeMap<String, Arc<Provider>>, ConfigError> {
+        check::built_in()
     }
 
     /// The account that `user` means: by its own names, then as old clients name a shared mailbox, then by a

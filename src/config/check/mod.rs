@@ -19,7 +19,7 @@ use super::error::{ConfigError, line_at};
 use super::{App, Config, Provider, raw};
 
 /// What listeners and apps lead to if they don't say.
-const DEFAULT_PROVIDER: &str = "microsoft365";
+pub const DEFAULT_PROVIDER: &str = "microsoft365";
 
 /// Entra's word for "any work or school account", for sign-ins without a tenant.
 const ANY_TENANT: &str = "organizations";
@@ -56,7 +56,13 @@ pub(super) fn check(file: &Path, text: &str, secrets: Secrets) -> Result<Config,
     })
 }
 
-type Providers = BTreeMap<String, Arc<Provider>>;
+pub(super) type Providers = BTreeMap<String, Arc<Provider>>;
+/// The providers that need no table of their own.
+pub(super) fn built_in() -> Result<Providers, ConfigError> {
+    let checker = Checker { file: Path::new(""), text: "", secrets: Secrets::Leave };
+    checker.providers(BTreeMap::new())
+}
+
 type Apps = BTreeMap<String, Arc<App>>;
 
 /// The file that is checked.
