@@ -154,6 +154,14 @@ Paste these into another terminal.
   Find it in the inbox:
     {curl} 'imap://localhost:{imap}/INBOX?SUBJECT%20%22hello%20gatepost%22'
 
+  Switch SMTP AUTH off as an administrator might, have the doctor find it, and switch it on again:
+    curl -d kind=smtp-auth-disabled {control}/login-outage
+    {program} --config {file} doctor
+    curl -d off=1 {control}/login-outage
+
+  Set the mailbox up yourself, with a sign-in in your browser (any password will do):
+    {program} --config trial.toml init{trial}
+
 Ctrl-C ends it.",
         imaps = emulator.imap(Tls::Implicit),
         pop3s = emulator.pop3(Tls::Implicit),
@@ -161,5 +169,29 @@ Ctrl-C ends it.",
         tokens = emulator.token_url(),
         control = emulator.control_url(),
         file = file.display(),
+        program = std::env::current_exe().unwrap_or_else(|_| "gatepost".into()).display(),
+        trial = trial(emulator, file),
     ))
+}
+
+/// What a person would find in a portal.
+fn trial(emulator: &Emulator, file: &Path) -> String {
+    let flags = [
+        ("mailbox", MAILBOX.to_owned()),
+        ("provider", "trial".to_owned()),
+        ("client-id", Options::default().app.client_id),
+        ("authorize-url", emulator.authorize_url()),
+        ("device-url", emulator.device_url()),
+        ("token-url", emulator.token_url()),
+        ("imap", emulator.imap(Tls::Implicit).to_string()),
+        ("pop3", emulator.pop3(Tls::Implicit).to_string()),
+        ("smtp", format!("'{} starttls'", emulator.smtp(Tls::StartTls))),
+        ("scope", "https://outlook.office.com/IMAP.AccessAsUser.All".to_owned()),
+        ("scope", "https://outlook.office.com/POP.AccessAsUser.All".to_owned()),
+        ("scope", "https://outlook.office.com/SMTP.Send".to_owned()),
+        ("scope", "offline_access".to_owned()),
+        ("ca-file", file.with_file_name("ca.pem").display().to_string()),
+        ("state-dir", "trial-state".to_owned()),
+    ];
+    flags.map(|(flag, value)| format!(" \\\n      --{flag} {value}")).concat()
 }

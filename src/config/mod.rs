@@ -4,7 +4,7 @@
 //! wrong and where.
 //!
 //! Invariant: a [`Config`] is whole: each name that it mentions exists, each address and URL is parsed, and
-//! nothing in it has a control character. gatepost never writes the file.
+//! nothing in it has a control character. gatepost never changes the file.
 
 mod check;
 mod credential;
