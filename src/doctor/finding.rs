@@ -76,7 +76,8 @@ macro_rules! codes {
         /// What a finding is, by one stable name.
         ///
         /// In the order in which one explains the other: without a configuration nothing can be said of the
-        /// network, without the network nothing of a token, without a token nothing of a login.
+        /// network, without the network nothing of a token, without a token nothing of a login. What explains
+        /// nothing but itself comes last.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Code { $($(#[doc = $doc])* $name,)* }
 
@@ -103,10 +104,6 @@ codes! {
     PortTaken = "port-taken",
     /// A listener can't be opened for another reason, or does not answer.
     Listener = "listener",
-    /// `gatepost run` is not running.
-    NotRunning = "not-running",
-    /// A mailbox has no app password.
-    NoPassword = "no-password",
     /// The secret, certificate or key of an app can't be read or used.
     Credential = "credential",
     /// A secret or certificate has ended, or ends soon.
@@ -171,6 +168,10 @@ codes! {
     Login = "login",
     /// The mail server does not do its part.
     MailServer = "mail-server",
+    /// A mailbox has no app password.
+    NoPassword = "no-password",
+    /// `gatepost run` is not running.
+    NotRunning = "not-running",
     /// A client begins with TLS on a port that does not.
     ClientTls = "client-tls",
     /// A client speaks in plain text on a port of TLS, or mistrusts its certificate.
