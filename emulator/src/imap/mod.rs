@@ -5,7 +5,10 @@
 
 use std::io;
 
-use tokio::{sync::watch, time::sleep_until};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
 
 use self::{
     syntax::{Command, Words},
@@ -57,11 +60,11 @@ pub(super) async fn serve(wire: Wire, world: &World) -> io::Result<()> {
     let mut session = Session { world, wire, logged_in: false };
     session.wire.say_line("* OK The Microsoft Exchange IMAP4 service is ready. [RQBNAFUA]").await?;
     match session.login().await? {
+        // a timer is a millisecond late, and the first command may be faster
+        Login::Mailbox(grant) if grant.expires <= Instant::now() => session.expired().await?,
         Login::Mailbox(grant) => tokio::select! {
+            () = sleep_until(grant.expires) => session.expired().await?,
             ended = session.obey(grant.mailbox) => ended?,
-            () = sleep_until(grant.expires) => {
-                session.wire.say_line("* BYE Session invalidated - AccessTokenExpired").await?;
-            }
         },
         Login::Nobody => session.refuse_all().await?,
         Login::Logout => {}
@@ -70,6 +73,10 @@ pub(super) async fn serve(wire: Wire, world: &World) -> io::Result<()> {
 }
 
 impl Session<'_> {
+    async fn expired(&mut self) -> io::Result<()> {
+        self.wire.say_line("* BYE Session invalidated - AccessTokenExpired").await
+    }
+
     /// Commands before the login.
     async fn login(&mut self) -> io::Result<Login> {
         while let Some(mut command) = self.command().await? {
