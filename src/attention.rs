@@ -56,17 +56,25 @@ impl Attention {
             .env("GATEPOST_REMEDY", &call.remedy)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .kill_on_drop(true);
-        let program = program.clone();
-        tokio::spawn(async move {
-            let account = call.account;
-            match timeout(LIMIT, command.status()).await {
-                Ok(Ok(status)) if status.success() => info!(account, "on_attention was run"),
-                Ok(Ok(status)) => warn!(account, program, %status, "on_attention failed"),
-                Ok(Err(error)) => warn!(account, program, %error, "on_attention can't be run"),
-                Err(_) => warn!(account, program, "on_attention was ended, it took a minute"),
-            }
-        });
+            .stderr(Stdio::null());
+        tokio::spawn(run(command, program.clone(), call.account));
+    }
+}
+
+/// To its end, or to the limit. When gatepost is stopped meanwhile, the command goes on.
+async fn run(mut command: Command, program: String, account: String) {
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) => return warn!(account, program, %error, "on_attention can't be run"),
+    };
+    match timeout(LIMIT, child.wait()).await {
+        Ok(Ok(status)) if status.success() => info!(account, "on_attention was run"),
+        Ok(Ok(status)) => warn!(account, program, %status, "on_attention failed"),
+        Ok(Err(error)) => warn!(account, program, %error, "on_attention is lost"),
+        Err(_) => {
+            // It may have ended just now.
+            let _ = child.kill().await;
+            warn!(account, program, "on_attention was ended, it took a minute");
+        }
     }
 }

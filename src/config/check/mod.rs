@@ -119,7 +119,12 @@ impl Checker<'_> {
             let remedy = "write [\"/path/to/command\", \"its\", \"arguments\"], or leave it out";
             return Err(self.error(&written.span(), "on_attention", problem, remedy));
         }
-        Ok(written.into_inner())
+        let mut command = written.into_inner();
+        if let Some(program) = command.first_mut().filter(|program| program.contains(['/', '\\'])) {
+            // A name alone is looked for where programs are; a path is a path like the others.
+            *program = self.path(Path::new(program)).to_string_lossy().into_owned();
+        }
+        Ok(command)
     }
 
     /// The provider that a listener or app names, or the default one.
