@@ -13,6 +13,7 @@ mod support;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use gatepost::access::{Hasher, generate};
 use gatepost::doctor::{Code, Finding, Level, Wish, examine};
@@ -181,8 +182,12 @@ fn chmod(path: &std::path::Path, mode: &str) {
     assert!(Command::new("chmod").arg(mode).arg(path).status().unwrap().success());
 }
 
+/// Below the ports that systems give out by themselves: those may be another test's the next moment.
 fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = 10_000 + (std::process::id() % 10_000) as u16;
+    let mut candidates = std::iter::repeat_with(|| start + NEXT.fetch_add(1, Ordering::Relaxed));
+    candidates.find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -518,6 +523,31 @@ async fn clients_that_are_set_otherwise() {
     ward.names(Code::ClientTls, "implicit").await;
     ward.is_well_but(&[Code::ClientTls, Code::ClientPlain]).await;
     app.stop().await;
+}
+
+/// Nothing on this machine is asked by a proxy; what is elsewhere is, and a proxy that is dead is named.
+#[tokio::test(flavor = "multi_thread")]
+async fn proxies_of_the_system() {
+    let ward = Ward::new().await;
+    let dead = format!("http://jane:s3cret@127.0.0.1:{}", free_port());
+    let examine = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gatepost"));
+        command.arg("--config").arg(ward.path("gatepost.toml")).args(["doctor", "--json"]);
+        command.env_remove("NO_PROXY").env_remove("no_proxy");
+        let done = command.env("HTTPS_PROXY", &dead).env("HTTP_PROXY", &dead).output().unwrap();
+        let told = String::from_utf8(done.stdout).unwrap();
+        assert!(!told.contains("s3cret"), "{told}");
+        serde_json::from_str::<serde_json::Value>(&told).unwrap()[0].clone()
+    };
+    let first = examine();
+    assert_eq!(first["code"], "system-proxy");
+    assert_eq!(first["level"], "warning");
+    let line = ward.text.lines().find(|line| line.starts_with("token_url")).unwrap().to_owned();
+    ward.change(&line, "token_url = \"https://login.contoso.invalid/token\"");
+    let first = examine();
+    assert_eq!(first["code"], "system-proxy");
+    assert_eq!(first["level"], "error");
+    assert!(first["remedy"].as_str().unwrap().contains("NO_PROXY"), "{first}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

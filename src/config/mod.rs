@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use url::Url;
+use url::{Host, Url};
 
 pub use check::DEFAULT_PROVIDER;
 use check::Secrets;
@@ -330,6 +330,17 @@ impl Config {
         let pattern =
             accounts().find(|account| account.pattern().is_some() && account.covers(user))?;
         Some(Arc::new(Account { mailbox: user.to_lowercase(), ..Account::clone(pattern) }))
+    }
+}
+
+/// Whether a URL is of this machine: loopback, or the link-local address at which a cloud serves its machines (RFC
+/// 3927), where no TLS is to be had and nobody else listens.
+pub fn is_local(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(ip)) => ip.is_loopback() || ip.is_link_local(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
     }
 }
 

@@ -6,53 +6,8 @@ use super::{Code, Finding};
 use crate::clock::Clock;
 use crate::net::{CertificateFault, Presented};
 
-/// Words in the issuer's name by which products that open TLS on the way are known, in lower case.
-const INSPECTORS: [&str; 44] = [
-    "avast",
-    "avg ",
-    "barracuda",
-    "bitdefender",
-    "blue coat",
-    "bluecoat",
-    "burp",
-    "cato networks",
-    "charles proxy",
-    "check point",
-    "checkpoint",
-    "cisco umbrella",
-    "cloudflare gateway",
-    "eset ssl",
-    "fiddler",
-    "firewall",
-    "forcepoint",
-    "fortigate",
-    "fortinet",
-    "https inspection",
-    "iboss",
-    "inspection",
-    "interception",
-    "kaspersky",
-    "lightspeed",
-    "mcafee web",
-    "menlo security",
-    "mitmproxy",
-    "netskope",
-    "opnsense",
-    "palo alto",
-    "pfsense",
-    "portswigger",
-    "proxy",
-    "smoothwall",
-    "sonicwall",
-    "sophos",
-    "squid",
-    "ssl decrypt",
-    "untangle",
-    "watchguard",
-    "web gateway",
-    "websense",
-    "zscaler",
-];
+/// Words in the issuer's name by which products that open TLS on the way are known, in lower case, one a line.
+const INSPECTORS: &str = include_str!("inspectors.txt");
 
 /// What is wrong with the certificate that `host` showed; none: nothing.
 pub(super) fn judge(
@@ -140,7 +95,7 @@ fn expired(subject: &str, shown: &Presented, fault: &CertificateFault) -> Findin
 
 fn is_inspector(issuer: &str) -> bool {
     let issuer = issuer.to_lowercase();
-    INSPECTORS.iter().any(|name| issuer.contains(name))
+    INSPECTORS.lines().any(|name| issuer.contains(name))
 }
 
 /// RFC 9525 section 6.3: a wildcard stands for one label.

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -13,7 +13,7 @@ use url::Url;
 
 use super::{Case, Code, Finding, certificate, with_hint};
 use crate::clock::{Clock, Timestamp};
-use crate::config::Endpoint;
+use crate::config::{Endpoint, is_local};
 use crate::net::{ClientTls, Seen, http_client};
 use crate::protocol::Rejection;
 use crate::upstream::Server;
@@ -107,9 +107,12 @@ fn host_of(url: &Url) -> String {
 
 impl Target {
     async fn reach(&self) -> Vec<Finding> {
-        let by_proxy = matches!(&self.what, What::Tokens(url) if goes_through_proxy(url));
+        let by_proxy = match &self.what {
+            What::Tokens(url) => proxy_for(url),
+            What::Mail(..) => None,
+        };
         let mut findings = Vec::new();
-        if !by_proxy {
+        if by_proxy.is_none() {
             match self.connect().await {
                 Ok(warning) => findings.extend(warning),
                 Err(error) => return vec![error],
@@ -125,7 +128,7 @@ impl Target {
         };
         findings.extend(match &self.what {
             What::Mail(protocol, endpoint) => self.greet(*protocol, endpoint, tls, &seen).await,
-            What::Tokens(url) => self.ask(url, &tls, &seen).await,
+            What::Tokens(url) => self.ask(url, &tls, &seen, by_proxy).await,
         });
         findings
     }
@@ -228,13 +231,19 @@ impl Target {
     }
 
     /// The token endpoint: any answer will do, and has the time in it.
-    async fn ask(&self, url: &Url, tls: &ClientTls, seen: &Seen) -> Option<Finding> {
+    async fn ask(
+        &self,
+        url: &Url,
+        tls: &ClientTls,
+        seen: &Seen,
+        by_proxy: Option<&str>,
+    ) -> Option<Finding> {
         let subject = self.subject.as_str();
         let client = match http_client(tls) {
             Ok(client) => client,
             Err(error) => return Some(Finding::error(Code::Tls, subject, error.to_string(), "")),
         };
-        let answer = client.get(url.clone()).send().await;
+        let answer = client.of(url).get(url.clone()).send().await;
         let judged = seen.last();
         let judged = judged
             .and_then(|shown| certificate::judge(subject, &self.host, &self.provider, &shown));
@@ -247,16 +256,19 @@ impl Target {
                 while let Some(deeper) = cause.source() {
                     cause = deeper;
                 }
+                let Some(name) = by_proxy else {
+                    let remedy = format!("check token_url in [provider.{}]", self.provider);
+                    let what = format!("it does not answer: {cause}");
+                    return Some(Finding::error(Code::TokenEndpoint, subject, what, remedy));
+                };
+                let proxy = proxy(name).unwrap_or_default();
+                let what =
+                    format!("it can't be reached by the proxy {proxy} that {name} names: {cause}");
                 let remedy = format!(
-                    "check token_url in [provider.{}], and the proxy that this machine uses for HTTP",
-                    self.provider
+                    "mend the proxy, take {name} out of gatepost's environment, or put {} into NO_PROXY",
+                    self.host
                 );
-                Some(Finding::error(
-                    Code::TokenEndpoint,
-                    subject,
-                    format!("it does not answer: {cause}"),
-                    remedy,
-                ))
+                Some(Finding::error(Code::SystemProxy, subject, what, remedy))
             }
             Ok(answer) => {
                 let date = answer.headers().get(reqwest::header::DATE);
@@ -329,18 +341,18 @@ fn proxy(name: &str) -> Option<String> {
     Some(url.map_or_else(|_| "a proxy whose address can't be read".into(), |url| host_of(&url)))
 }
 
-/// Whether the HTTP client would use a proxy: not for loopback, and not for what NO_PROXY names.
-fn goes_through_proxy(url: &Url) -> bool {
+/// The variable by which the HTTP client uses a proxy for this URL: not for this machine, and not for what
+/// NO_PROXY names.
+fn proxy_for(url: &Url) -> Option<&'static str> {
     let host = url.host_str().unwrap_or_default();
-    let local = host == "localhost"
-        || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
     let exempt = ["NO_PROXY", "no_proxy"].iter().any(|name| {
         let list = std::env::var(name).unwrap_or_default();
         list.split(',').map(str::trim).filter(|entry| !entry.is_empty()).any(|entry| {
-            entry == "*"
-                || host == entry
-                || host.ends_with(&format!(".{}", entry.trim_start_matches('.')))
+            let domain = format!(".{}", entry.trim_start_matches('.'));
+            entry == "*" || host == entry || host.ends_with(&domain)
         })
     });
-    !local && !exempt && PROXY_VARIABLES.iter().any(|name| proxy(name).is_some())
+    let set = |name: &&&'static str| proxy(name).is_some();
+    let used = PROXY_VARIABLES.iter().find(set).copied();
+    used.filter(|_| !is_local(url) && !exempt)
 }

@@ -11,7 +11,7 @@ mod tls;
 mod watch;
 
 pub use dial::{DialError, dial, start_tls};
-pub use http::http_client;
+pub use http::{HttpClient, http_client};
 pub use listen::bind;
 pub use relay::{Relayed, relay};
 pub use stream::Stream;

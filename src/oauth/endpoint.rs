@@ -18,6 +18,7 @@ use super::device::DeviceCode;
 use super::error::{Refused, Trace};
 use super::request::{Form, Request};
 use crate::config::App;
+use crate::net::HttpClient;
 use crate::secret::Secret;
 use crate::vocabulary::Cause;
 
@@ -54,7 +55,7 @@ pub trait TokenEndpoint: Send + Sync {
 }
 
 /// The endpoints of an app's configuration, over HTTP.
-pub struct HttpEndpoint(reqwest::Client);
+pub struct HttpEndpoint(HttpClient);
 
 /// What the token endpoint says while a device's code is being typed (RFC 8628 section 3.5).
 #[derive(Debug)]
@@ -69,7 +70,7 @@ pub enum Poll {
 
 impl HttpEndpoint {
     /// Asks with `client`.
-    pub fn new(client: reqwest::Client) -> Self {
+    pub fn new(client: HttpClient) -> Self {
         Self(client)
     }
 
@@ -122,14 +123,15 @@ impl HttpEndpoint {
 
     async fn post(&self, url: &Url, form: &Form) -> Sent {
         let form_type = "application/x-www-form-urlencoded";
-        let request = self.0.post(url.clone()).header(CONTENT_TYPE, form_type).body(form.encode());
+        let request =
+            self.0.of(url).post(url.clone()).header(CONTENT_TYPE, form_type).body(form.encode());
         send(url, request).await
     }
 
     /// Azure's machines answer nobody without this header, so that no URL that a program was made to open brings
     /// out a token.
     async fn get(&self, url: &Url) -> Sent {
-        send(url, self.0.get(url.clone()).header("Metadata", "true")).await
+        send(url, self.0.of(url).get(url.clone()).header("Metadata", "true")).await
     }
 }
 

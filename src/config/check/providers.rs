@@ -5,10 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use toml::Spanned;
-use url::{Host, Url};
+use url::Url;
 
 use super::super::error::ConfigError;
-use super::super::{Endpoint, Provider, raw};
+use super::super::{Endpoint, Provider, is_local, raw};
 use super::{ANY_TENANT, Checker, Providers};
 
 /// The built-in providers, in the form of the configuration.
@@ -101,16 +101,5 @@ impl Checker<'_> {
             "http" if is_local(&url) => Ok(url),
             _ => Err(refused(format!("{text:?} is not secure"))),
         }
-    }
-}
-
-/// On this machine: loopback, or the link-local address at which a cloud serves its machines (RFC 3927), where
-/// no TLS is to be had and nobody else listens.
-fn is_local(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(ip)) => ip.is_loopback() || ip.is_link_local(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        None => false,
     }
 }
