@@ -88,7 +88,7 @@ fn expired(subject: &str, shown: &Presented, fault: &CertificateFault) -> Findin
             )
         }
     };
-    let remedy = "if the clock is wrong, set it (timedatectl set-ntp true); \
+    let remedy = "if the clock is wrong, set it: `timedatectl set-ntp true`; \
                   else the server's administrator must renew the certificate";
     Finding::error(Code::TlsExpired, subject, what, remedy)
 }

@@ -36,7 +36,7 @@ pub(super) fn configuration(file: &Path, findings: &mut Vec<Finding>) -> Option<
         Err(_) => {
             let remedy = match file.exists() {
                 true => remedy,
-                false => "gatepost init writes one; --config FILE names another".into(),
+                false => "`gatepost init` writes one; `--config FILE` names another".into(),
             };
             findings.push(Finding::error(Code::Config, subject, what, remedy));
             None
@@ -51,13 +51,13 @@ fn whole(config: &Config, subject: &str) -> Option<Finding> {
     if config.listeners.is_empty() {
         return error(
             "it has no [[listener]]: no client can connect",
-            "add one; gatepost init shows how",
+            "add one; `gatepost init` shows how",
         );
     }
     if config.accounts.is_empty() {
         return error(
             "it has no [[account]]: nobody can log in",
-            "add one; gatepost init shows how",
+            "add one; `gatepost init` shows how",
         );
     }
     let lost = config.listeners.iter().find(|listener| {
@@ -100,12 +100,12 @@ pub(super) async fn store(config: &Config, findings: &mut Vec<Finding>) -> Optio
                 (false, _) => remedy,
                 (true, Code::Permissions) => {
                     "run this command as the user that runs gatepost, or give that user the folder: \
-                     chown -R USER FOLDER"
+                     `chown -R USER FOLDER`"
                         .into()
                 }
                 (true, _) => {
                     "free space on its disk; if the store is damaged, move it away and sign in anew: \
-                     gatepost login MAILBOX"
+                     `gatepost login MAILBOX`"
                         .into()
                 }
             };
@@ -129,7 +129,7 @@ fn exposed(config: &Config) -> Vec<Finding> {
     let exposed = paths.iter().filter(|path| is_exposed(path)).map(|path| {
         let path = path.display().to_string();
         let what = "others on this machine can read this secret";
-        Finding::warning(Code::Permissions, path.as_str(), what, format!("chmod 600 {path}"))
+        Finding::warning(Code::Permissions, path.as_str(), what, format!("`chmod 600 {path}`"))
     });
     exposed.collect()
 }
@@ -179,11 +179,11 @@ pub(super) async fn passwords(case: &Case) -> Vec<Finding> {
         let (what, remedy) = match account.pattern() {
             None => (
                 "it has no app password: no client can log in",
-                format!("gatepost password add {mailbox}"),
+                format!("`gatepost password add {mailbox}`"),
             ),
             Some(domain) => (
                 "no mailbox of this pattern has an app password: no client can log in",
-                format!("gatepost password add NAME@{domain}"),
+                format!("`gatepost password add NAME@{domain}`"),
             ),
         };
         Finding::error(Code::NoPassword, mailbox, what, remedy)

@@ -29,7 +29,9 @@ pub struct Finding {
     pub subject: String,
     /// What was found, and why it matters.
     pub what: String,
-    /// What to do: a command, or the place in the portal. Empty if all is well.
+    /// What to do: a command, or the place in the portal. Empty if all is well. What is to be typed stands between
+    /// backticks, which scripts don't get.
+    #[serde(serialize_with = "plain")]
     pub remedy: String,
 }
 
@@ -69,6 +71,10 @@ impl Finding {
         let (subject, what, remedy) = (subject.into(), what.into(), remedy.into());
         Self { code, level, subject, what, remedy }
     }
+}
+
+fn plain<S: Serializer>(remedy: &str, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(&remedy.replace('`', ""))
 }
 
 macro_rules! codes {

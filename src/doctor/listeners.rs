@@ -36,7 +36,7 @@ pub(super) async fn examine(case: &Case) -> Vec<Finding> {
     }
     if case.live.is_empty() {
         let what = "gatepost is not running: no client can log in";
-        let remedy = "gatepost run";
+        let remedy = "`gatepost run`";
         findings.push(Finding::warning(Code::NotRunning, "gatepost run", what, remedy));
     }
     let mismatches = case.live.iter().flat_map(|live| &live.mismatches);
@@ -57,7 +57,7 @@ async fn examine_one(case: &Case, listener: &Listener, at: &ListenAddress) -> Op
             Code::Listener,
             subject,
             "gatepost is running, but does not listen here: it was started with another configuration",
-            "start gatepost run anew",
+            "start `gatepost run` anew",
         )),
         Err(error) if at.optional && error.kind() != io::ErrorKind::AddrInUse => None,
         Err(error) => Some(match error.kind() {
@@ -67,13 +67,13 @@ async fn examine_one(case: &Case, listener: &Listener, at: &ListenAddress) -> Op
                 subject,
                 format!("port {} is the superuser's on this system", address.port()),
                 "use a port from 1024 on, or let the program take it: \
-                 setcap cap_net_bind_service=+ep $(command -v gatepost)",
+                 `setcap cap_net_bind_service=+ep $(command -v gatepost)`",
             ),
             io::ErrorKind::AddrNotAvailable => Finding::error(
                 Code::Listener,
                 subject,
                 "this machine does not have that address",
-                "write one that it has (ip address), or 0.0.0.0 for all",
+                "write one that it has (`ip address`), or 0.0.0.0 for all",
             ),
             _ => Finding::error(
                 Code::Listener,
@@ -108,7 +108,7 @@ async fn in_use(case: &Case, listener: &Listener, address: SocketAddr, subject: 
             Code::Listener,
             subject,
             format!("gatepost listens, but does not answer: {error}"),
-            "a firewall on this machine may be in between; else start gatepost run anew, and look at its log",
+            "a firewall on this machine may be in between; else start `gatepost run` anew, and look at its log",
         ),
     }
 }

@@ -196,7 +196,7 @@ impl Attempt<'_> {
                 "mend what is wrong with the token, then run the doctor again".into(),
             ),
             _ => {
-                let otherwise = "gatepost explain tells more of the server's words";
+                let otherwise = "`gatepost explain` tells more of the server's words";
                 let what = format!("{server} refuses the login: {}", in_words(said));
                 finding(what, remedy(said, mailbox, otherwise))
             }
@@ -222,20 +222,20 @@ impl Attempt<'_> {
                 let object = self.tried.claims.as_ref().and_then(|claims| claims.oid.as_deref());
                 let object = object.unwrap_or("OBJECT-ID-OF-THE-ENTERPRISE-APPLICATION");
                 format!(
-                    "in Exchange Online PowerShell: New-ServicePrincipal -AppId {} -ObjectId {object} (the object \
-                     id of the enterprise application, not of the app registration), then Add-MailboxPermission \
-                     -Identity {mailbox} -User {object} -AccessRights FullAccess; gatepost entra script does it \
+                    "in Exchange Online PowerShell: `New-ServicePrincipal -AppId {} -ObjectId {object}` (the object \
+                     id of the enterprise application, not of the app registration), then `Add-MailboxPermission \
+                     -Identity {mailbox} -User {object} -AccessRights FullAccess`; `gatepost entra script` does it \
                      all. If that is in order: {switch}",
                     self.account.app.client_id
                 )
             }
             (true, Some(person)) => format!(
-                "in Exchange Online PowerShell: Add-MailboxPermission -Identity {mailbox} -User {person} \
-                 -AccessRights FullAccess (it takes up to an hour); check signed_in_as = {person:?}"
+                "in Exchange Online PowerShell: `Add-MailboxPermission -Identity {mailbox} -User {person} \
+                 -AccessRights FullAccess` (it takes up to an hour); check signed_in_as = {person:?}"
             ),
             (true, None) => format!(
                 "if it is a shared mailbox, write signed_in_as = \"PERSON\" into the account; if somebody else \
-                 signed in: gatepost login {mailbox}; if neither: {switch}"
+                 signed in: `gatepost login {mailbox}`; if neither: {switch}"
             ),
         }
     }
@@ -308,7 +308,7 @@ fn switch_on(protocol: Protocol, mailbox: &str) -> String {
         Protocol::Pop3 => "-PopEnabled $true",
         Protocol::Smtp => "-SmtpClientAuthenticationDisabled $false",
     };
-    format!("Set-CASMailbox -Identity {mailbox} {switch}")
+    format!("`Set-CASMailbox -Identity {mailbox} {switch}`")
 }
 
 /// RFC 5322, with what it needs and no more.

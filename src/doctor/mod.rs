@@ -88,7 +88,7 @@ impl Case {
                 Code::Config,
                 file.display().to_string(),
                 what,
-                "gatepost doctor MAILBOX tries another one",
+                "`gatepost doctor MAILBOX` tries another one",
             ));
         }
         Some(Self { config, accounts, store, live, send: wish.send })

@@ -168,7 +168,7 @@ impl Target {
     fn unknown_name(&self, error: &str) -> Finding {
         let what = format!("the name {} is not known: {error}", self.host);
         let remedy = format!(
-            "check the name in [provider.{}], and this machine's name server: getent hosts {}",
+            "check the name in [provider.{}], and this machine's name server: `getent hosts {}`",
             self.provider, self.host
         );
         Finding::error(Code::Dns, self.subject.as_str(), what, remedy)
@@ -311,7 +311,7 @@ fn clock(subject: &str, theirs: Timestamp) -> Finding {
     let direction = if ahead > behind { "ahead of" } else { "behind" };
     let what =
         format!("this machine's clock is {} s {direction} the token endpoint's", off.as_secs());
-    let remedy = "set the clock, and keep it set: timedatectl set-ntp true";
+    let remedy = "set the clock, and keep it set: `timedatectl set-ntp true`";
     if off > CLOCK_BREAKS {
         let what = format!("{what}: tokens and certificates are misjudged");
         Finding::error(Code::Clock, subject, what, remedy)

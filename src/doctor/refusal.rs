@@ -6,7 +6,7 @@ use crate::protocol::Rejection;
 
 /// What a person does about it: what is known of the words, else `otherwise`.
 pub(super) fn remedy(said: &str, mailbox: &str, otherwise: &str) -> String {
-    let known = explain::best(said).map(|entry| entry.remedy_for(mailbox));
+    let known = explain::best(said).map(|entry| entry.remedy.replace("{mailbox}", mailbox));
     known
         .filter(|remedy| !remedy.is_empty())
         .unwrap_or_else(|| otherwise.replace("{mailbox}", mailbox))

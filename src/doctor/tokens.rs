@@ -69,7 +69,7 @@ async fn attempt(
             subject.as_str(),
             "the sign-in has no refresh token: access ends with this token, within the hour or so",
             format!(
-                "put offline_access into the scopes of [app.{}], then gatepost login {mailbox}",
+                "put offline_access into the scopes of [app.{}], then `gatepost login {mailbox}`",
                 principal.app.name
             ),
         ));
@@ -98,7 +98,7 @@ fn offline_access_unasked(principal: &Principal, mailbox: &str) -> Option<Findin
         "the scopes of [app.{name}] leave out {OFFLINE}: a sign-in by them ends within the hour"
     );
     let remedy =
-        format!("put {OFFLINE} into scopes of [app.{name}], then gatepost login {mailbox}");
+        format!("put {OFFLINE} into scopes of [app.{name}], then `gatepost login {mailbox}`");
     Some(Finding::error(Code::NoRefreshToken, principal.to_string(), what, remedy))
 }
 
@@ -112,7 +112,7 @@ fn refused(subject: &str, mailbox: &str, error: &TokenError) -> Finding {
     match error {
         TokenError::Transient { reason, .. } => {
             let (what, hint) = with_hint(reason);
-            let otherwise = "try again in some minutes; gatepost run does so by itself";
+            let otherwise = "try again in some minutes; `gatepost run` does so by itself";
             let hint = if hint.is_empty() { otherwise.into() } else { hint };
             Finding::error(
                 Code::TokenEndpoint,
@@ -123,9 +123,9 @@ fn refused(subject: &str, mailbox: &str, error: &TokenError) -> Finding {
         }
         TokenError::Permanent { reason, cause, .. } => {
             let otherwise = match cause {
-                Cause::SignIn => "gatepost login {mailbox}",
+                Cause::SignIn => "`gatepost login {mailbox}`",
                 Cause::Registration => {
-                    "mend the app registration or [app] in gatepost.toml, then gatepost login {mailbox}"
+                    "mend the app registration or [app] in gatepost.toml, then `gatepost login {mailbox}`"
                 }
             };
             let code = of_token_endpoint(reason);
@@ -196,7 +196,7 @@ impl Inspection<'_> {
         let scopes =
             if self.app().grant.is_delegated() { &provider.scopes } else { &provider.app_scopes };
         let remedy = format!(
-            "leave scopes out of [app.{}], or write {scopes:?}; then gatepost login {}",
+            "leave scopes out of [app.{}], or write {scopes:?}; then `gatepost login {}`",
             self.app().name,
             self.mailbox
         );
@@ -228,16 +228,16 @@ impl Inspection<'_> {
             (true, _) => format!(
                 "add the application permission {needed} (Office 365 Exchange Online) at {portal}: App \
                  registrations, the app, API permissions; then \"Grant admin consent\". \
-                 gatepost entra script does both"
+                 `gatepost entra script` does both"
             ),
             (false, false) => format!(
                 "put the scope that ends with {needed} into scopes of [app.{name}], or leave scopes out; then \
-                 gatepost login {}",
+                 `gatepost login {}`",
                 self.mailbox
             ),
             (false, true) => format!(
                 "add the delegated permission {needed} at {portal}: App registrations, the app, API permissions; \
-                 consent to it; then gatepost login {}",
+                 consent to it; then `gatepost login {}`",
                 self.mailbox
             ),
         };
@@ -248,7 +248,7 @@ impl Inspection<'_> {
     fn identity(&self) -> Option<Finding> {
         let App { name, client_id, tenant, .. } = self.app();
         let remedy = format!(
-            "check client_id and tenant of [app.{name}], then gatepost login {}",
+            "check client_id and tenant of [app.{name}], then `gatepost login {}`",
             self.mailbox
         );
         let error = |what: String, remedy: String| {
@@ -259,7 +259,7 @@ impl Inspection<'_> {
                 "a new token that has ended already, at {}: the clock is wrong",
                 end.text()
             );
-            return error(what, "timedatectl set-ntp true".into());
+            return error(what, "`timedatectl set-ntp true`".into());
         }
         if let Some(app) =
             self.claims.app().filter(|app| is_id(client_id) && !app.eq_ignore_ascii_case(client_id))
@@ -281,7 +281,7 @@ impl Inspection<'_> {
             self.claims.person().filter(|person| !person.eq_ignore_ascii_case(expected))?;
         let what = format!("the person who signed in is {person}, not {expected}");
         let remedy = format!(
-            "if that is another person: gatepost login {}, in a private window; else write signed_in_as = \
+            "if that is another person: `gatepost login {}`, in a private window; else write signed_in_as = \
              {person:?} into the account",
             self.mailbox
         );
