@@ -151,3 +151,11 @@ fn a_broken_configuration_does_not_matter() {
     let text = explained(&["invalid_grant", "--config", "/nowhere/gatepost.toml"], "");
     assert!(text.starts_with("invalid_grant: "), "{text}");
 }
+
+#[test]
+fn each_code_of_the_doctor_is_explained() {
+    for code in gatepost::doctor::Code::ALL {
+        let text = explained(&[code.text()], "");
+        assert!(text.contains("**Seen") && !text.contains("\n## "), "{code}: {text}");
+    }
+}

@@ -80,7 +80,9 @@ fn show(findings: &[Finding]) -> Result<()> {
                 if !remedy.is_empty() {
                     ui::out(&ui::wrapped(&format!("Remedy: {remedy}")))?;
                 }
-                ui::out(&ui::wrapped(&format!("More: {DOCUMENT}#{code}")))?;
+                ui::out(&ui::wrapped(&format!(
+                    "More: `gatepost explain {code}`, {DOCUMENT}#{code}"
+                )))?;
             }
         }
     }

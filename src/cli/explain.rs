@@ -11,7 +11,8 @@ use crate::explain::{self, Entry, Who};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// A code (AADSTS50173, invalid_grant, 5.7.139), a log line or a reply; - or nothing: standard input
+    /// A code (AADSTS50173, invalid_grant, 5.7.139, one of the doctor's), a log line or a reply; - or nothing:
+    /// standard input
     #[arg(value_name = "CODE", allow_hyphen_values = true)]
     text: Vec<String>,
     /// For machines
@@ -21,6 +22,9 @@ pub(super) struct Args {
 
 /// Most that is read from standard input: a log of some days, and still at once.
 const LONGEST_INPUT: u64 = 16 * 1024 * 1024;
+
+/// What each code of the doctor means: the page is in the program, for machines without the documents.
+const TROUBLESHOOTING: &str = include_str!("../../docs/troubleshooting.md");
 
 /// Stands in a remedy for a mailbox that is not known here.
 const MAILBOX: &str = "MAILBOX";
@@ -32,6 +36,10 @@ pub(super) fn explain(args: &Args) -> Result<()> {
         words => words.join(" "),
     };
     let found = explain::explain(&text);
+    let section = section(text.trim()).filter(|_| !args.json);
+    if let Some(section) = section {
+        ui::out(section)?;
+    }
     if args.json {
         let findings: Vec<_> = found.iter().map(|entry| Finding::of(entry)).collect();
         ui::out(&serde_json::to_string_pretty(&findings)?)?;
@@ -42,7 +50,7 @@ pub(super) fn explain(args: &Args) -> Result<()> {
         }
     }
     let unknown = explain::unknown(&text);
-    match (found.is_empty(), unknown.as_slice()) {
+    match (found.is_empty() && section.is_none(), unknown.as_slice()) {
         (true, []) => bail!(
             "nothing in it is a known code or reply\nhint: give a code as AADSTS50173, invalid_grant, \
              5.7.139 or sign_in_needed, or the whole line from gatepost's log or the mail client"
@@ -54,6 +62,12 @@ pub(super) fn explain(args: &Args) -> Result<()> {
             Ok(())
         }
     }
+}
+
+/// The section of a doctor's code.
+fn section(code: &str) -> Option<&'static str> {
+    let (_, behind) = TROUBLESHOOTING.split_once(&format!("\n## `{code}`\n"))?;
+    behind.split("\n## ").next().map(str::trim)
 }
 
 /// A log may be piped; a person is told what is awaited.
