@@ -28,10 +28,11 @@ pub async fn renew_once(
     let failed = |failure: StoreError| TokenError::transient(failure.to_string());
     let key = principal.key();
     let delegated = principal.app.grant.is_delegated();
-    let _turn = match delegated {
-        true => store.turn(&key).await.map_err(failed)?,
-        false => None,
-    };
+    let turn = if delegated { store.turn(&key).await.map_err(failed)? } else { None };
+    if delegated && turn.is_none() {
+        let reason = "another gatepost process has been asking for this token for long";
+        return Err(TokenError::transient(reason));
+    }
     let (former, seen) = store.token(&key).await.map_err(failed)?;
     if former.is_none() && delegated {
         return Err(TokenError::permanent("nobody has signed in yet", Cause::SignIn));
@@ -46,5 +47,6 @@ pub async fn renew_once(
     if let Saved::Written(_) = store.save_token(&key, seen, &token).await.map_err(failed)? {
         store.clear_fault(&key).await.map_err(failed)?;
     }
+    drop(turn);
     Ok(Renewed { access_token: access_token.unwrap_or_default(), renewable })
 }
