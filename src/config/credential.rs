@@ -20,6 +20,21 @@ pub enum Credential {
     ServiceAccount(PathBuf),
 }
 
+impl Credential {
+    /// The variable of the environment that a part of it is in, which is then a secret.
+    pub(super) fn variable(&self) -> Option<&str> {
+        let source = match self {
+            Self::Secret(source) => Some(source),
+            Self::Certificate(certificate) => certificate.passphrase.as_ref(),
+            Self::FederatedToken(_) | Self::ServiceAccount(_) => None,
+        };
+        match source? {
+            SecretSource::Env(name) => Some(name),
+            SecretSource::File(_) => None,
+        }
+    }
+}
+
 /// A client certificate with its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientCertificate {
