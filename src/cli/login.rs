@@ -16,7 +16,7 @@ use crate::oauth::{
     HttpEndpoint, Principal, Redirected, Request, TokenEndpoint, TokenError, token_of,
 };
 use crate::secret::Secret;
-use crate::signin::{Callback, SignIns, SignedIn, Waiting, sign_in_by_device};
+use crate::signin::{Callback, SignIns, SignedIn, Waiting, as_registered, sign_in_by_device};
 use crate::store::{Store, Token};
 
 #[derive(clap::Args)]
@@ -154,7 +154,7 @@ async fn by_browser(
             callbacks.insert(place.clone(), listen(&app, &sign_ins)?);
         }
         let here = callbacks.get(&place).and_then(Option::as_ref);
-        let given = app.redirect_uri.as_ref().map(ToString::to_string).unwrap_or_default();
+        let given = app.redirect_uri.as_ref().map(as_registered).unwrap_or_default();
         let redirect_uri = here.map_or(given.as_str(), Callback::redirect_uri);
         let mailboxes = mailboxes(config, &principal);
         let endpoint = Arc::new(endpoint(&principal)?);

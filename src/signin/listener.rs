@@ -55,7 +55,7 @@ impl Callback {
         }
         let port = url.port_or_known_default().unwrap_or_default();
         let sockets = bind_all(&addresses, port)?;
-        Ok(Some(Self::serve(sockets, written(url), url.path(), sign_ins)))
+        Ok(Some(Self::serve(sockets, as_registered(url), url.path(), sign_ins)))
     }
 
     fn serve(
@@ -90,7 +90,7 @@ impl Callback {
 }
 
 /// As it is registered: `http://localhost` has no slash at its end, though a parser of URLs gives it one.
-pub(super) fn written(url: &Url) -> String {
+pub fn as_registered(url: &Url) -> String {
     let text = url.as_str();
     match url.path() {
         "/" if url.query().is_none() => text.strip_suffix('/').unwrap_or(text).to_owned(),

@@ -13,9 +13,9 @@ mod device;
 mod listener;
 mod page;
 
-pub use browser::SignIns;
+pub use browser::{Begun, SignIns};
 pub use device::{Waiting, sign_in_by_device};
-pub use listener::Callback;
+pub use listener::{Callback, as_registered};
 
 use crate::clock::Timestamp;
 use crate::oauth::{Answer, Claims, Principal, TokenError, token_of};
