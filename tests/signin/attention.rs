@@ -122,6 +122,9 @@ async fn once_for_each_end_of_a_sign_in() {
     assert!(refused.starts_with("a NO [UNAVAILABLE]") && refused.contains("gatepost login"));
     proxy.stop().await;
     let proxy = site.start_with(command(&site, &["run"])).await;
+    // Its log says so, and why.
+    proxy.running.said("AADSTS50173").await;
+    proxy.running.said("sign-in needed: run gatepost login").await;
     sleep(LIFE / 2).await;
     let refused = proxy.log_in(JANE, &password).await;
     assert!(refused.starts_with("a NO [UNAVAILABLE]") && refused.contains("gatepost login"));
@@ -135,6 +138,42 @@ async fn once_for_each_end_of_a_sign_in() {
     called(&site, 2).await;
     proxy.stop().await;
     called(&site, 2).await;
+}
+
+/// An app registration that is faulty may have been mended while gatepost was stopped: it is tried again then, but
+/// the same fault is no news.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_faulty_registration_is_tried_again_but_told_once() {
+    let app = "grant = \"client_credentials\"\nclient_secret = { file = \"secret\" }";
+    let settings = Settings::new(app, &[JANE]);
+    let body = settings.body.clone();
+    let site = Site::new(settings).await;
+    site.write("secret", "of-another-app");
+    site.configure(&on_attention(&site.path("calls")), &body, "");
+    for requests in 1..3 {
+        let proxy = site.start().await;
+        proxy.running.said("sign-in needed").await;
+        let calls = called(&site, 1).await;
+        assert!(calls[0].arguments[1].contains("AADSTS7000215"), "{calls:?}");
+        sleep(Duration::from_millis(500)).await;
+        proxy.stop().await;
+        called(&site, 1).await;
+        assert_eq!(site.tap.token_requests().len(), requests);
+    }
+    // Mended, and faulty once more: that is news.
+    site.write("secret", "emulated-secret");
+    let proxy = site.start().await;
+    eventually("a token", async || site.token(JANE).await).await;
+    proxy.stop().await;
+    site.write("secret", "of-another-app");
+    site.control().revoke_access_tokens();
+    let password = site.password(JANE).await;
+    let proxy = site.start().await;
+    // A login finds that the token is no good, and asks for another one.
+    let refused = proxy.log_in(JANE, &password).await;
+    assert!(!refused.starts_with("a OK"), "{refused}");
+    called(&site, 2).await;
+    proxy.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -153,8 +153,11 @@ async fn it_keeps_its_rows_and_has_what_is_new() {
         trace: "client-request-id 1".into(),
         at: Clock::system().now(),
     };
-    assert!(store.note_fault(JANE, &fault).await.unwrap(), "the first news that a person must act");
-    assert!(!store.note_fault(JANE, &fault).await.unwrap());
+    assert!(
+        store.note_fault(JANE, 1, &fault).await.unwrap(),
+        "the first news that a person must act"
+    );
+    assert!(!store.note_fault(JANE, 1, &fault).await.unwrap());
     assert_eq!(store.fault(JANE).await.unwrap(), Some(fault));
     assert!(store.tell_once("app lab", "ends").await.unwrap());
     assert!(!store.tell_once("app lab", "ends").await.unwrap());
