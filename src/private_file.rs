@@ -53,7 +53,7 @@ pub fn create(path: &Path, bytes: &[u8]) -> Result<(), PrivateFileError> {
 
 /// The same; `false` if there is one, which is left as it is.
 pub fn create_new(path: &Path, bytes: &[u8]) -> Result<bool, PrivateFileError> {
-    let draft = path.with_extension(format!("{}.new", std::process::id()));
+    let draft = path.with_extension(format!("{}-{}.new", std::process::id(), fastrand::u32(..)));
     let made = write_draft(&draft, bytes).and_then(|()| match std::fs::hard_link(&draft, path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         linked => sync_folder_of(path).map(|()| linked.is_ok()),

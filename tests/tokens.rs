@@ -244,7 +244,9 @@ async fn a_slow_renewal_does_not_undo_what_was_done_meanwhile() {
         assert_eq!(world.script.count(), 2);
         match meanwhile {
             Meanwhile::SignIn => world.sign_in(50, HOUR).await,
-            Meanwhile::SignOut => assert!(world.command.delete_token(&world.key()).await.unwrap()),
+            Meanwhile::SignOut => {
+                assert!(world.command.delete_token(&world.key(), None).await.unwrap())
+            }
         }
         if told {
             world.tokens().store_changed();

@@ -16,7 +16,8 @@ use crate::oauth::{
     HttpEndpoint, Principal, Redirected, Request, TokenEndpoint, TokenError, token_of,
 };
 use crate::secret::Secret;
-use crate::signin::{Callback, SignIns, SignedIn, Waiting, sign_in_by_device};
+use crate::signin::sign_in_by_device;
+use crate::signin::{Begun, Callback, SignInError, SignIns, SignedIn, Waiting};
 use crate::store::{Store, Token};
 
 #[derive(clap::Args)]
@@ -140,7 +141,7 @@ async fn try_app(store: &Store, principal: &Principal) -> Result<()> {
             ui::say(&format!("{principal} is signed in"));
             Ok(())
         }
-        Err(failure) => Err(not_signed_in(principal, &failure)),
+        Err(failure) => bail!(not_signed_in(&principal.key(), &failure)),
     }
 }
 
@@ -172,28 +173,37 @@ async fn by_browser(
         if open && here.is_some() && !ui::open_browser(one.url.as_str()) {
             ui::say("(no browser could be opened here)");
         }
-        begun.push(one);
+        begun.push((name, one));
     }
     ui::say(
         "If that browser is on another machine, it ends on a page that can't be shown:\n\
          copy its address and paste it here, then press Enter.",
     );
     let pasted = tokio::spawn(take_pasted(Arc::clone(&sign_ins)));
-    let mut failure = None;
-    for one in begun {
-        match one.done().await {
-            Ok(done) => report(&done),
-            Err(error) => failure = Some(error),
-        }
-    }
+    let failures = wait(begun).await;
     pasted.abort();
     for callback in callbacks.into_values().flatten() {
         callback.close().await;
     }
-    match failure {
-        None => Ok(()),
-        Some(error) => bail!("not signed in, nothing was changed: {error}"),
+    match failures.as_slice() {
+        [] => Ok(()),
+        failures => bail!(failures.join("\n")),
     }
+}
+
+/// Waits for all, and tells of each that is done; what became of the others.
+async fn wait(begun: Vec<(String, Begun)>) -> Vec<String> {
+    let mut failures = Vec::new();
+    for (name, one) in begun {
+        match one.done().await {
+            Ok(done) => report(&done),
+            Err(SignInError::Refused(failure)) => failures.push(not_signed_in(&name, &failure)),
+            Err(error) => {
+                failures.push(format!("{name} is not signed in, nothing was changed: {error}"));
+            }
+        }
+    }
+    failures
 }
 
 fn listen(app: &crate::config::App, sign_ins: &Arc<SignIns>) -> Result<Option<Callback>> {
@@ -251,6 +261,7 @@ async fn by_device(config: &Config, store: &Store, principal: &Principal) -> Res
             report(&done);
             Ok(())
         }
+        Err(SignInError::Refused(failure)) => bail!(not_signed_in(&principal.key(), &failure)),
         Err(error) => bail!("{principal} is not signed in, nothing was changed: {error}"),
     }
 }
@@ -300,17 +311,19 @@ async fn keep_untried(
             ui::say("gatepost run goes on trying");
             Ok(())
         }
-        _ => Err(not_signed_in(principal, &failure)),
+        _ => bail!(not_signed_in(&principal.key(), &failure)),
     }
 }
 
-fn not_signed_in(principal: &Principal, failure: &TokenError) -> anyhow::Error {
+/// With the names of the request, and what to do if the failure does not say it itself.
+fn not_signed_in(name: &str, failure: &TokenError) -> String {
+    let failed = failure.to_string();
     let hint = match failure {
-        TokenError::Transient { .. } => "\nhint: try again".into(),
-        TokenError::Permanent { .. } => String::new(),
+        TokenError::Transient { .. } if !failed.contains("\nhint: ") => "\nhint: try again",
+        _ => "",
     };
     let trace = failure.trace().map(|trace| format!("\nfor support: {trace}")).unwrap_or_default();
-    anyhow::anyhow!("{principal} is not signed in, nothing was changed: {failure}{hint}{trace}")
+    format!("{name} is not signed in, nothing was changed: {failed}{hint}{trace}")
 }
 
 fn read_token() -> Result<Secret<String>> {

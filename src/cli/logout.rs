@@ -7,9 +7,12 @@ use anyhow::{Result, bail};
 
 use super::login::endpoint;
 use super::{account, ui, with_store};
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::oauth::Principal;
 use crate::secret::Secret;
+use crate::store::TokenFault;
+use crate::vocabulary::Cause;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -21,8 +24,15 @@ pub(super) async fn logout(file: &Path, args: Args) -> Result<()> {
     let (config, store) = with_store(Config::load_without_secrets(file)?).await?;
     let principal = Principal::of(&*account(&config, &args.mailbox)?);
     let (token, _) = store.token(&principal.key()).await?;
-    let was_signed_in = store.delete_token(&principal.key()).await?;
-    store.clear_fault(&principal.key()).await?;
+    let signed_out = TokenFault {
+        error: "signed out by gatepost logout".into(),
+        cause: Some(Cause::SignIn),
+        trace: String::new(),
+        at: Clock::system().now(),
+    };
+    let delegated = principal.app.grant.is_delegated();
+    let was_signed_in =
+        store.delete_token(&principal.key(), delegated.then_some(&signed_out)).await?;
     store.close().await;
     if !was_signed_in {
         bail!("{principal} was not signed in");

@@ -146,6 +146,11 @@ async fn with_store(config: Config) -> Result<(Config, Store)> {
 
 /// The account that a person named on the command line.
 fn account(config: &Config, mailbox: &str) -> Result<Arc<Account>> {
+    if let Some(domain) = mailbox.strip_prefix("*@") {
+        let problem = format!("{mailbox:?} stands for all mailboxes of {domain}");
+        let hint = format!("name one of them: NAME@{domain}");
+        return Err(UsageError::new(problem, hint).into());
+    }
     config.account(mailbox).ok_or_else(|| {
         let known: Vec<_> =
             config.accounts.iter().map(|account| account.mailbox.as_str()).collect();

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Result;
 use serde::Serialize;
 
 use super::{open, ui};
 use crate::clock::{Clock, Timestamp};
-use crate::config::Account;
+use crate::config::{Account, Config};
 use crate::explain;
 use crate::oauth::Principal;
 use crate::store::{LiveSessions, PasswordRecord, SessionBoard, Store, Token, TokenFault};
@@ -36,10 +37,10 @@ struct AccountStatus {
     /// Milliseconds since 1970.
     token_expires_at: Option<Timestamp>,
     last_error: Option<String>,
+    /// The names of its request, for the provider's support.
+    last_error_trace: Option<String>,
     /// What to do about it, when a person must.
     remedy: Option<String>,
-    /// The names of the failed request, as the provider's support asks for them.
-    support: Option<String>,
     /// Milliseconds since 1970.
     last_error_at: Option<Timestamp>,
     passwords: usize,
@@ -53,7 +54,7 @@ pub(super) async fn status(file: &Path, args: Args) -> Result<()> {
     let passwords = store.passwords().await?;
     let mut accounts = Vec::new();
     for account in &config.accounts {
-        accounts.push(of_account(account, &store, &passwords, &live).await?);
+        accounts.push(of_account(&config, account, &store, &passwords, &live).await?);
     }
     let status = Status { proxies: live.iter().map(|live| live.pid).collect(), accounts };
     match args.json {
@@ -63,6 +64,7 @@ pub(super) async fn status(file: &Path, args: Args) -> Result<()> {
 }
 
 async fn of_account(
+    config: &Config,
     account: &Account,
     store: &Store,
     passwords: &[PasswordRecord],
@@ -73,14 +75,12 @@ async fn of_account(
     let fault = store.fault(&key).await?;
     let expires_at = token.as_ref().and_then(|token| Some(token.access.as_ref()?.expires_at));
     let mut sessions = BTreeMap::new();
-    for (protocol, count) in live
-        .iter()
-        .flat_map(|live| &live.sessions)
-        .filter(|(of, _)| account.covers(of))
-        .flat_map(|(_, by)| by)
-    {
+    let own = |mailbox: &str| is_of(config, account, mailbox);
+    let of_mailboxes = live.iter().flat_map(|live| &live.sessions);
+    for (protocol, count) in of_mailboxes.filter(|(mailbox, _)| own(mailbox)).flat_map(|of| of.1) {
         *sessions.entry(protocol.clone()).or_insert(0) += count;
     }
+    let trace = fault.as_ref().map(|fault| fault.trace.clone());
     let state = state(account, token.as_ref(), expires_at, fault.as_ref());
     Ok(AccountStatus {
         mailbox: account.mailbox.clone(),
@@ -89,11 +89,20 @@ async fn of_account(
         token_expires_at: expires_at,
         last_error_at: fault.as_ref().map(|fault| fault.at),
         remedy: remedy(account, state, fault.as_ref()),
-        support: fault.as_ref().map(|fault| fault.trace.clone()).filter(|trace| !trace.is_empty()),
         last_error: fault.map(|fault| fault.error),
-        passwords: passwords.iter().filter(|record| account.covers(&record.mailbox)).count(),
+        last_error_trace: trace.filter(|trace| !trace.is_empty()),
+        passwords: passwords.iter().filter(|record| own(&record.mailbox)).count(),
         sessions,
     })
+}
+
+/// A pattern has what no other account has by its own name.
+fn is_of(config: &Config, account: &Account, mailbox: &str) -> bool {
+    let named = |other: &Arc<Account>| other.pattern().is_none() && other.answers_to(mailbox);
+    match account.pattern() {
+        Some(_) => account.covers(mailbox) && !config.accounts.iter().any(named),
+        None => account.answers_to(mailbox),
+    }
 }
 
 fn state(
@@ -146,8 +155,8 @@ fn show(status: &Status) -> Result<()> {
         if let (Some(error), Some(at)) = (&account.last_error, account.last_error_at) {
             let ago = ui::duration(now.saturating_since(at));
             ui::out(&format!("{}: {ago} ago: {error}", account.mailbox))?;
-            if let Some(support) = &account.support {
-                ui::out(&format!("{}: for support: {support}", account.mailbox))?;
+            if let Some(trace) = &account.last_error_trace {
+                ui::out(&format!("{}: for support: {trace}", account.mailbox))?;
             }
         }
         if let Some(remedy) = &account.remedy {

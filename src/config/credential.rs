@@ -20,6 +20,21 @@ pub enum Credential {
     ServiceAccount(PathBuf),
 }
 
+impl Credential {
+    /// The variable of the environment that a part of it is in, which is then a secret.
+    pub(super) fn variable(&self) -> Option<&str> {
+        let source = match self {
+            Self::Secret(source) => Some(source),
+            Self::Certificate(certificate) => certificate.passphrase.as_ref(),
+            Self::FederatedToken(_) | Self::ServiceAccount(_) => None,
+        };
+        match source? {
+            SecretSource::Env(name) => Some(name),
+            SecretSource::File(_) => None,
+        }
+    }
+}
+
 /// A client certificate with its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientCertificate {
@@ -79,8 +94,8 @@ pub enum SecretError {
         source: std::io::Error,
     },
     /// There is nothing in it.
-    #[error("the secret is empty")]
-    Empty,
+    #[error("{0} is empty")]
+    Empty(String),
 }
 
 impl SecretSource {
@@ -94,7 +109,13 @@ impl SecretSource {
         };
         // A file made by an editor or by echo ends with a line end that is not the secret's.
         let secret = Secret::new(text.expose().trim_end_matches(['\r', '\n']).to_owned());
-        if secret.expose().is_empty() { Err(SecretError::Empty) } else { Ok(secret) }
+        match secret.expose().is_empty() {
+            true => Err(SecretError::Empty(match self {
+                Self::Env(name) => format!("the variable {name}"),
+                Self::File(path) => path.display().to_string(),
+            })),
+            false => Ok(secret),
+        }
     }
 }
 

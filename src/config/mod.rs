@@ -49,6 +49,8 @@ pub struct Config {
     pub accounts: Vec<Arc<Account>>,
     /// The command that is run when a person must act, with its first arguments; empty: none.
     pub on_attention: Vec<String>,
+    /// Also of apps that no account has.
+    secret_variables: Vec<String>,
 }
 
 /// A `[[listener]]`.
@@ -296,17 +298,7 @@ impl Config {
 
     /// Variables of the environment that hold a secret.
     pub fn secret_variables(&self) -> Vec<String> {
-        let apps = self.accounts.iter().filter_map(|account| account.app.credential.as_ref());
-        let sources = apps.filter_map(|credential| match credential {
-            Credential::Secret(source) => Some(source),
-            Credential::Certificate(certificate) => certificate.passphrase.as_ref(),
-            Credential::FederatedToken(_) | Credential::ServiceAccount(_) => None,
-        });
-        let variables = sources.filter_map(|source| match source {
-            SecretSource::Env(name) => Some(name.clone()),
-            SecretSource::File(_) => None,
-        });
-        variables.collect()
+        self.secret_variables.clone()
     }
 
     /// The providers that can be named without a table of their own, by name.

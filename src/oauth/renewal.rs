@@ -202,7 +202,9 @@ impl Renewal {
         if self.state.revision != former && self.published().as_ref().is_some_and(young) {
             return Ok(());
         }
-        if self.is_spent().await {
+        if let Some(TokenFault { error: reason, trace, .. }) = self.known_end().await {
+            let (principal, mailbox) = (&self.principal, &self.mailbox);
+            error!(%principal, reason, trace, "sign-in needed: run gatepost login {mailbox}");
             self.state.trouble = Some(Trouble::SignInNeeded);
             return Ok(());
         }
@@ -226,11 +228,11 @@ impl Renewal {
         Ok(())
     }
 
-    /// Whether it is known already, from a former life or another process, that this sign-in is at its end.
-    async fn is_spent(&self) -> bool {
+    /// Why this sign-in is at its end, if that is known from a former life or another process.
+    async fn known_end(&self) -> Option<TokenFault> {
         let fault = self.store.fault(&self.principal.key()).await.ok().flatten();
-        let spent = fault.is_some_and(|fault| fault.cause == Some(Cause::SignIn));
-        spent && self.principal.app.grant.is_delegated()
+        let delegated = self.principal.app.grant.is_delegated();
+        fault.filter(|fault| delegated && fault.cause == Some(Cause::SignIn))
     }
 
     async fn request(&mut self) -> Result<(), TokenError> {
@@ -365,7 +367,8 @@ impl Renewal {
         }
         self.state.trouble = Some(trouble);
         let fault = TokenFault { error: reason.clone(), cause, trace, at: self.clock.now() };
-        match self.store.note_fault(&principal.key(), &fault).await {
+        let seen = self.state.revision.unwrap_or_default();
+        match self.store.note_fault(&principal.key(), seen, &fault).await {
             Ok(true) => self.attention.call(Call {
                 event: "sign_in_needed",
                 account: mailbox.clone(),

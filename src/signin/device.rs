@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::{SignInError, SignedIn, finish};
 use crate::clock::{Clock, Timestamp};
@@ -60,9 +60,15 @@ pub async fn sign_in_by_device(
     };
     show(Waiting { code: &kept.code, left: left(&kept), again });
     let outcome = wait(endpoint, principal, &kept.code, left(&kept)).await;
-    store.keep_device(&principal.key(), None).await?;
-    let (answer, asked_at) = outcome?;
-    finish(store, principal, mailboxes, answer, asked_at).await
+    let done = match outcome {
+        Ok((answer, asked_at)) => finish(store, principal, mailboxes, answer, asked_at).await,
+        Err(failure) => Err(failure),
+    };
+    // Spent in either case, and after the sign-in: a store that can't be written now must not cost that too.
+    if let Err(failure) = store.keep_device(&principal.key(), None).await {
+        warn!(%failure, "a code that is spent is not forgotten");
+    }
+    done
 }
 
 async fn begin(

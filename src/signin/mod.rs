@@ -13,7 +13,7 @@ mod device;
 mod listener;
 mod page;
 
-pub use browser::SignIns;
+pub use browser::{Begun, SignIns};
 pub use device::{Waiting, sign_in_by_device};
 pub use listener::Callback;
 

@@ -113,6 +113,9 @@ impl Store {
     /// Opens the store, and makes it and its key the first time.
     pub async fn open(state_dir: &Path, key_file: Option<&Path>) -> Result<Self, StoreError> {
         private_file::ensure_folder(state_dir)?;
+        // SQLite waits for nobody while it makes a write-ahead log: of those that come at once to a new store, one
+        // would hear that it is locked. Where nothing can be locked, that is all that is lost.
+        let _turn = turns::turn_to_open(state_dir).await;
         let seal = Seal::open(&key_file.map_or_else(|| state_dir.join(KEY), Path::to_owned))?;
         let path = state_dir.join(FILE);
         if !path.exists() {

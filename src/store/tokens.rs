@@ -1,8 +1,8 @@
 //! Tokens in the store.
 
 use serde::{Deserialize, Serialize};
-use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
+use sqlx::{Row, Sqlite, Transaction};
 use tracing::warn;
 use zeroize::{Zeroize, Zeroizing};
 
@@ -103,9 +103,6 @@ impl Store {
         seen: i64,
         token: &Token,
     ) -> Result<Saved, StoreError> {
-        let plain = Sealed::from_token(token);
-        let plain = serde_json::to_vec(&plain).map(Zeroizing::new);
-        let plain = plain.map_err(|_| StoreError::Unsealable(principal.to_owned()))?;
         let written = sqlx::query(
             "INSERT INTO token (principal, revision, sealed)
              SELECT ?1, ?2 + 1, ?3 WHERE ?2 = 0 OR EXISTS (SELECT 1 FROM token WHERE principal = ?1)
@@ -115,23 +112,40 @@ impl Store {
         )
         .bind(principal)
         .bind(seen)
-        .bind(self.seal.seal(&plain, principal)?)
+        .bind(self.sealed(principal, token)?)
         .execute(&self.pool)
         .await
         .map_err(|e| self.failed(e))?;
         Ok(if written.rows_affected() == 1 { Saved::Written(seen + 1) } else { Saved::Newer })
     }
 
-    /// Writes a new sign-in, whatever was there; the faults of the former one are void.
+    /// Writes a new sign-in, whatever was there; the faults of the former one are void. Both at once: nobody
+    /// sees the new one with the old one's fault, or writes that in between.
     pub async fn replace_token(&self, principal: &str, token: &Token) -> Result<(), StoreError> {
-        // First, so that nobody sees the new sign-in with the old one's fault.
-        self.clear_fault(principal).await?;
-        loop {
-            let seen = self.token_revision(principal).await?;
-            if self.save_token(principal, seen, token).await? != Saved::Newer {
-                return Ok(());
-            }
-        }
+        let sealed = self.sealed(principal, token)?;
+        let replaced = async {
+            let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+            sqlx::query("DELETE FROM fault WHERE principal = ?")
+                .bind(principal)
+                .execute(&mut *transaction)
+                .await?;
+            sqlx::query(
+                "INSERT INTO token (principal, revision, sealed) VALUES (?1, 1, ?2)
+                 ON CONFLICT (principal) DO UPDATE SET revision = revision + 1, sealed = ?2",
+            )
+            .bind(principal)
+            .bind(sealed)
+            .execute(&mut *transaction)
+            .await?;
+            transaction.commit().await
+        };
+        replaced.await.map_err(|e| self.failed(e))
+    }
+
+    fn sealed(&self, principal: &str, token: &Token) -> Result<Vec<u8>, StoreError> {
+        let plain = serde_json::to_vec(&Sealed::from_token(token)).map(Zeroizing::new);
+        let plain = plain.map_err(|_| StoreError::Unsealable(principal.to_owned()))?;
+        self.seal.seal(&plain, principal)
     }
 
     /// The revision of the token of `principal`; 0: there is none.
@@ -145,45 +159,57 @@ impl Store {
     }
 
     /// Forgets a sign-in; whether there was one. Its revision stays and grows, so that a renewal that is
-    /// under way can't bring it back.
-    pub async fn delete_token(&self, principal: &str) -> Result<bool, StoreError> {
-        let deleted = sqlx::query(
-            "UPDATE token SET sealed = NULL, revision = revision + 1
-             WHERE principal = ? AND sealed IS NOT NULL",
-        )
-        .bind(principal)
-        .execute(&self.pool)
-        .await
-        .map_err(|e| self.failed(e))?;
-        Ok(deleted.rows_affected() > 0)
+    /// under way can't bring it back. With `fault` as the reason why there is none: that a person must act is no
+    /// news then.
+    pub async fn delete_token(
+        &self,
+        principal: &str,
+        fault: Option<&TokenFault>,
+    ) -> Result<bool, StoreError> {
+        let deleted = async {
+            let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+            let deleted = sqlx::query(
+                "UPDATE token SET sealed = NULL, revision = revision + 1
+                 WHERE principal = ? AND sealed IS NOT NULL",
+            )
+            .bind(principal)
+            .execute(&mut *transaction)
+            .await?
+            .rows_affected();
+            if let (Some(fault), 1..) = (fault, deleted) {
+                fault.write(principal, &mut transaction).await?;
+            }
+            transaction.commit().await?;
+            Ok(deleted > 0)
+        };
+        deleted.await.map_err(|e| self.failed(e))
     }
 
-    /// Notes why the last renewal failed, for `gatepost status`. A principal that never had a token is
-    /// noted too. Whether this is the first news that a person must act.
+    /// Notes why the last renewal of the token of revision `seen` failed, for `gatepost status`; not if
+    /// somebody has signed in or out meanwhile. A principal that never had a token (0) is noted too. Whether
+    /// this is the first news that a person must act.
     pub async fn note_fault(
         &self,
         principal: &str,
+        seen: i64,
         fault: &TokenFault,
     ) -> Result<bool, StoreError> {
         let noted = async {
             let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+            let revision: Option<i64> =
+                sqlx::query_scalar("SELECT revision FROM token WHERE principal = ?")
+                    .bind(principal)
+                    .fetch_optional(&mut *transaction)
+                    .await?;
+            if revision.unwrap_or(0) != seen {
+                return Ok(false);
+            }
             let former: Option<i64> =
                 sqlx::query_scalar("SELECT permanent FROM fault WHERE principal = ?")
                     .bind(principal)
                     .fetch_optional(&mut *transaction)
                     .await?;
-            sqlx::query(
-                "INSERT INTO fault (principal, error, permanent, error_at, trace)
-                 VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (principal) DO UPDATE
-                 SET error = ?2, permanent = ?3, error_at = ?4, trace = ?5",
-            )
-            .bind(principal)
-            .bind(&fault.error)
-            .bind(number_of(fault.cause))
-            .bind(fault.at.as_millis())
-            .bind(&fault.trace)
-            .execute(&mut *transaction)
-            .await?;
+            fault.write(principal, &mut transaction).await?;
             transaction.commit().await?;
             Ok(fault.cause.is_some() && former.is_none_or(|number| cause_of(number).is_none()))
         };
@@ -258,6 +284,28 @@ impl Store {
     }
 }
 
+impl TokenFault {
+    async fn write(
+        &self,
+        principal: &str,
+        transaction: &mut Transaction<'_, Sqlite>,
+    ) -> Result<(), sqlx::Error> {
+        sqlx::query(
+            "INSERT INTO fault (principal, error, permanent, error_at, trace)
+             VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (principal) DO UPDATE
+             SET error = ?2, permanent = ?3, error_at = ?4, trace = ?5",
+        )
+        .bind(principal)
+        .bind(&self.error)
+        .bind(number_of(self.cause))
+        .bind(self.at.as_millis())
+        .bind(&self.trace)
+        .execute(&mut **transaction)
+        .await
+        .map(drop)
+    }
+}
+
 /// What a device's code is sealed for: not the name that a token is sealed for.
 fn device_name(principal: &str) -> String {
     format!("device {principal}")
@@ -327,10 +375,32 @@ mod tests {
         assert_ne!(proxy.version().await.unwrap(), before);
         assert_eq!(proxy.save_token("jane", 1, &token("slow")).await.unwrap(), Saved::Newer);
         assert_eq!(proxy.token("jane").await.unwrap(), (Some(token("two")), 2));
-        assert!(command.delete_token("jane").await.unwrap());
-        assert!(!command.delete_token("jane").await.unwrap());
+        assert!(command.delete_token("jane", None).await.unwrap());
+        assert!(!command.delete_token("jane", None).await.unwrap());
         assert_eq!(proxy.save_token("jane", 2, &token("slow")).await.unwrap(), Saved::Newer);
         assert_eq!(proxy.token("jane").await.unwrap(), (None, 3));
+    }
+
+    #[tokio::test]
+    async fn the_fault_of_a_former_sign_in_is_not_the_new_ones() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), None).await.unwrap();
+        let fault = TokenFault {
+            error: "revoked".into(),
+            cause: Some(Cause::SignIn),
+            trace: String::new(),
+            at: Timestamp::from_millis(1000),
+        };
+        assert!(store.note_fault("jane", 0, &fault).await.unwrap());
+        store.replace_token("jane", &token("one")).await.unwrap();
+        assert_eq!(store.fault("jane").await.unwrap(), None);
+        assert!(store.note_fault("jane", 1, &fault).await.unwrap());
+        assert!(!store.note_fault("jane", 1, &fault).await.unwrap(), "it is known");
+        store.replace_token("jane", &token("two")).await.unwrap();
+        // A renewal of the first one comes to its end.
+        assert!(!store.note_fault("jane", 1, &fault).await.unwrap());
+        assert_eq!(store.fault("jane").await.unwrap(), None);
+        assert!(store.note_fault("jane", 2, &fault).await.unwrap());
     }
 
     #[tokio::test]

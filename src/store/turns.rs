@@ -19,6 +19,9 @@ use crate::private_file::{self, PrivateFileError};
 /// Folder of the locks, in the state folder.
 const FOLDER: &str = "turns";
 
+/// The lock of those that open the store: no principal's, which are hexadecimal digits.
+const OPENING: &str = "opening";
+
 /// How often a lock that is held is tried again.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -34,27 +37,30 @@ pub struct Turn {
 impl Store {
     /// Waits for the turn of `principal`; `None`: somebody else does not end theirs.
     pub async fn turn(&self, principal: &str) -> Result<Option<Turn>, StoreError> {
-        let path = self.lock_path(principal);
-        let lock =
-            open(&path).map_err(|source| PrivateFileError::Io { path: path.clone(), source })?;
-        let begun = Instant::now();
-        loop {
-            match lock.try_lock() {
-                Ok(()) => return Ok(Some(Turn { _lock: lock })),
-                Err(TryLockError::WouldBlock) if begun.elapsed() > LONGEST => return Ok(None),
-                Err(TryLockError::WouldBlock) => sleep(PAUSE).await,
-                Err(TryLockError::Error(source)) => {
-                    return Err(PrivateFileError::Io { path, source }.into());
-                }
-            }
-        }
-    }
-
-    fn lock_path(&self, principal: &str) -> PathBuf {
         let digest = digest(&SHA256, principal.as_bytes());
         let name: String =
             digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-        self.path.with_file_name(FOLDER).join(name)
+        take(self.path.with_file_name(FOLDER).join(name)).await
+    }
+}
+
+/// Waits for the turn at opening the store of this folder.
+pub(super) async fn turn_to_open(state_dir: &Path) -> Result<Option<Turn>, StoreError> {
+    take(state_dir.join(FOLDER).join(OPENING)).await
+}
+
+async fn take(path: PathBuf) -> Result<Option<Turn>, StoreError> {
+    let lock = open(&path).map_err(|source| PrivateFileError::Io { path: path.clone(), source })?;
+    let begun = Instant::now();
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(Some(Turn { _lock: lock })),
+            Err(TryLockError::WouldBlock) if begun.elapsed() > LONGEST => return Ok(None),
+            Err(TryLockError::WouldBlock) => sleep(PAUSE).await,
+            Err(TryLockError::Error(source)) => {
+                return Err(PrivateFileError::Io { path, source }.into());
+            }
+        }
     }
 }
 

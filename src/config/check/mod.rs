@@ -16,7 +16,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::error::{ConfigError, line_at};
-use super::{App, Config, Provider, raw};
+use super::{App, Config, Credential, Provider, raw};
 
 /// What listeners and apps lead to if they don't say.
 pub const DEFAULT_PROVIDER: &str = "microsoft365";
@@ -46,7 +46,10 @@ pub(super) fn check(file: &Path, text: &str, secrets: Secrets) -> Result<Config,
     let listeners = checker.listeners(raw.listener, &providers)?;
     let apps = checker.apps(raw.app, &providers)?;
     let accounts = checker.accounts(raw.account, &apps)?;
+    let credentials = apps.values().filter_map(|app| app.credential.as_ref());
+    let secret_variables = credentials.filter_map(Credential::variable).map(str::to_owned);
     Ok(Config {
+        secret_variables: secret_variables.collect(),
         file: file.to_owned(),
         state_dir: checker.state_dir(raw.state_dir)?,
         key_file: raw.store.key.map(|key| checker.path(&key.file)),
