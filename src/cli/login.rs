@@ -11,7 +11,6 @@ use super::large::large;
 use super::{UsageError, account, ui, with_store};
 use crate::clock::Clock;
 use crate::config::{Config, Grant};
-use crate::net::{ClientTls, http_client};
 use crate::oauth::{
     HttpEndpoint, Principal, Redirected, Request, TokenEndpoint, TokenError, token_of,
 };
@@ -118,11 +117,6 @@ fn way(principal: &Principal, place: Place, refresh_token_stdin: bool) -> Result
     Ok(way)
 }
 
-pub(super) fn endpoint(principal: &Principal) -> Result<HttpEndpoint> {
-    let tls = ClientTls::new(principal.app.provider.ca_file.as_deref())?;
-    Ok(HttpEndpoint::new(http_client(&tls)?))
-}
-
 /// The mailboxes that a sign-in opens.
 fn mailboxes(config: &Config, principal: &Principal) -> Vec<String> {
     let key = principal.key();
@@ -132,7 +126,7 @@ fn mailboxes(config: &Config, principal: &Principal) -> Vec<String> {
 
 /// An app by itself, for one of its mailboxes.
 async fn try_app(store: &Store, principal: &Principal) -> Result<()> {
-    let endpoint = endpoint(principal)?;
+    let endpoint = HttpEndpoint::of(&principal.app)?;
     let asked_at = Clock::system().now();
     match endpoint.request(&principal.app, Request::renewal(principal, None)?).await {
         Ok(answer) => {
@@ -165,7 +159,7 @@ async fn by_browser(
         let here = callbacks.get(&place).and_then(Option::as_ref);
         let redirect_uri = here.map_or(app.redirect_uri.as_str(), Callback::redirect_uri);
         let mailboxes = mailboxes(config, &principal);
-        let endpoint = Arc::new(endpoint(&principal)?);
+        let endpoint = Arc::new(HttpEndpoint::of(&principal.app)?);
         let name = principal.to_string();
         let one = sign_ins.begin(principal, mailboxes, endpoint, authorize_url, redirect_uri)?;
         ui::say(&format!("Sign in as {name}, in a browser, at this address:"));
@@ -254,7 +248,9 @@ async fn by_device(config: &Config, store: &Store, principal: &Principal) -> Res
         ui::say("Waiting. Ctrl-C loses nothing: the same command goes on with the same code.");
     };
     let mailboxes = mailboxes(config, principal);
-    let done = sign_in_by_device(store, &endpoint(principal)?, principal, mailboxes, show).await;
+    let done =
+        sign_in_by_device(store, &HttpEndpoint::of(&principal.app)?, principal, mailboxes, show)
+            .await;
     printed?;
     match done {
         Ok(done) => {
@@ -279,7 +275,8 @@ fn report(done: &SignedIn) {
 async fn by_refresh_token(store: &Store, principal: &Principal) -> Result<()> {
     let given = read_token()?;
     let asked_at = Clock::system().now();
-    let answer = endpoint(principal)?.request(&principal.app, Request::Refresh(&given)).await;
+    let answer =
+        HttpEndpoint::of(&principal.app)?.request(&principal.app, Request::Refresh(&given)).await;
     match answer {
         Ok(answer) => {
             let rotated = answer.refresh_token.is_some();

@@ -5,11 +5,10 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
-use super::login::endpoint;
 use super::{account, ui, with_store};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::oauth::Principal;
+use crate::oauth::{HttpEndpoint, Principal};
 use crate::secret::Secret;
 use crate::store::TokenFault;
 use crate::vocabulary::Cause;
@@ -46,7 +45,7 @@ pub(super) async fn logout(file: &Path, args: Args) -> Result<()> {
 
 /// Takes the refresh token back, so that a copy of it is of no use either. It is forgotten here already.
 async fn revoke(principal: &Principal, token: &Secret<String>) -> Result<()> {
-    match endpoint(principal)?.revoke(&principal.app, token).await {
+    match HttpEndpoint::of(&principal.app)?.revoke(&principal.app, token).await {
         Ok(true) => ui::say("the provider has taken the sign-in back"),
         Ok(false) => ui::say(
             "note: this provider has no way to take one sign-in back; to end all of the person's, an administrator\n\

@@ -9,7 +9,6 @@ use super::refusal::{in_words, of_token_endpoint, remedy};
 use super::{Case, Code, Finding, Level, with_hint};
 use crate::clock::Clock;
 use crate::config::{Account, App};
-use crate::net::{ClientTls, http_client};
 use crate::oauth::{Claims, HttpEndpoint, Principal, TokenError, renew_once};
 use crate::secret::Secret;
 use crate::vocabulary::{Cause, Protocol};
@@ -50,9 +49,9 @@ async fn attempt(
 ) -> (Vec<Finding>, Option<Tried>) {
     let (subject, mailbox) = (principal.to_string(), account.mailbox.as_str());
     let unasked = offline_access_unasked(principal, mailbox);
-    let renewed = match endpoint(&principal.app) {
+    let renewed = match HttpEndpoint::of(&principal.app) {
         Ok(endpoint) => renew_once(&case.store, &endpoint, principal).await,
-        Err(error) => Err(TokenError::transient(error)),
+        Err(error) => Err(TokenError::transient(error.to_string())),
     };
     let renewed = match renewed {
         Ok(renewed) => renewed,
@@ -100,11 +99,6 @@ fn offline_access_unasked(principal: &Principal, mailbox: &str) -> Option<Findin
     let remedy =
         format!("put {OFFLINE} into scopes of [app.{name}], then `gatepost login {mailbox}`");
     Some(Finding::error(Code::NoRefreshToken, principal.to_string(), what, remedy))
-}
-
-fn endpoint(app: &App) -> Result<HttpEndpoint, String> {
-    let tls = ClientTls::new(app.provider.ca_file.as_deref()).map_err(|error| error.to_string())?;
-    http_client(&tls).map(HttpEndpoint::new).map_err(|error| error.to_string())
 }
 
 fn refused(subject: &str, mailbox: &str, error: &TokenError) -> Finding {

@@ -71,11 +71,6 @@ impl Claims {
             .collect()
     }
 
-    /// Whether it is an app's own: it has roles and no person.
-    pub fn is_app_only(&self) -> bool {
-        self.scp.is_none() && self.person().is_none()
-    }
-
     /// When it ends.
     pub fn expires(&self) -> Option<Timestamp> {
         Timestamp::of_unix_seconds(self.exp?)

@@ -18,7 +18,7 @@ use super::device::DeviceCode;
 use super::error::{Refused, Trace};
 use super::request::{Form, Request};
 use crate::config::App;
-use crate::net::HttpClient;
+use crate::net::{ClientTls, HttpClient, TlsError, http_client};
 use crate::secret::Secret;
 use crate::vocabulary::Cause;
 
@@ -72,6 +72,12 @@ impl HttpEndpoint {
     /// Asks with `client`.
     pub fn new(client: HttpClient) -> Self {
         Self(client)
+    }
+
+    /// Asks with a client of its own, which trusts what the app's provider says.
+    pub fn of(app: &App) -> Result<Self, TlsError> {
+        let tls = ClientTls::new(app.provider.ca_file.as_deref())?;
+        http_client(&tls).map(Self)
     }
 
     /// Asks for a code that a person can type elsewhere (RFC 8628 section 3.1).
