@@ -72,6 +72,47 @@ impl fmt::Display for TlsMode {
     }
 }
 
+/// What becomes of a message that a client hands over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Delivery {
+    /// The client talks through to the upstream and hears its answer.
+    #[default]
+    Direct,
+    /// gatepost takes it, answers when it is safely on disk, and delivers by itself.
+    Spool,
+}
+
+/// What a line feed without its carriage return is, in a message (RFC 5321 section 2.3.8 forbids it).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BareLf {
+    /// A reason to refuse the message.
+    #[default]
+    Refuse,
+    /// A line's end, as old devices mean it.
+    Accept,
+}
+
+/// By what a spooled message goes to the provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Way {
+    /// SMTP submission with XOAUTH2.
+    Smtp,
+    /// Microsoft Graph's `sendMail`.
+    Graph,
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Smtp => "smtp",
+            Self::Graph => "graph",
+        })
+    }
+}
+
 /// What has to change before tokens are granted again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {

@@ -13,8 +13,10 @@ mod error;
 mod listen;
 mod raw;
 mod redirect;
+mod submission;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -30,9 +32,10 @@ pub use endpoint::Endpoint;
 pub use error::ConfigError;
 pub use listen::ListenAddress;
 pub use redirect::RedirectUri;
+pub use submission::{Device, Limits, SenderRule, SpoolSettings};
 
 use crate::clock::Timestamp;
-use crate::vocabulary::{Protocol, TlsMode};
+use crate::vocabulary::{BareLf, Delivery, Protocol, TlsMode, Way};
 
 /// A checked configuration.
 #[derive(Debug)]
@@ -47,6 +50,10 @@ pub struct Config {
     pub listeners: Vec<Arc<Listener>>,
     /// The mailboxes.
     pub accounts: Vec<Arc<Account>>,
+    /// Who may hand over mail without a login.
+    pub devices: Vec<Arc<Device>>,
+    /// Where mail waits that gatepost has taken.
+    pub spool: SpoolSettings,
     /// The command that is run when a person must act, with its first arguments; empty: none.
     pub on_attention: Vec<String>,
     /// Also of apps that no account has.
@@ -68,6 +75,10 @@ pub struct Listener {
     pub upstream: Endpoint,
     /// Certificate chain and private key (PEM), if not self-made.
     pub certificate: Option<CertificateFiles>,
+    /// What becomes of the mail that it takes (SMTP).
+    pub delivery: Delivery,
+    /// What a bare line feed is in that mail, if it is spooled.
+    pub bare_lf: BareLf,
     /// The line of the file where it begins.
     pub line: usize,
 }
@@ -101,6 +112,14 @@ pub struct Account {
     pub app: Arc<App>,
     /// Whose token opens it, if not its own (a shared mailbox).
     pub signed_in_as: Option<String>,
+    /// How its spooled mail goes out: the next way is for when one is refused for good.
+    pub via: Vec<Way>,
+    /// Who is told of spooled mail that can't be delivered.
+    pub notify: Option<String>,
+    /// In whose name its spooled mail is sent.
+    pub sender: SenderRule,
+    /// What it may do at the provider's SMTP server.
+    pub limits: Limits,
 }
 
 /// An `[app.NAME]`: an app registration.
@@ -210,10 +229,18 @@ pub struct Provider {
     pub pop3: Option<Endpoint>,
     /// The SMTP submission server.
     pub smtp: Option<Endpoint>,
+    /// Microsoft Graph, up to its version.
+    pub graph: Option<Url>,
     /// Scopes of delegated grants.
     pub scopes: Vec<String>,
     /// Scopes of client credentials.
     pub app_scopes: Vec<String>,
+    /// Scopes of delegated grants for Microsoft Graph, which is another resource.
+    pub graph_scopes: Vec<String>,
+    /// Scopes of client credentials for Microsoft Graph.
+    pub graph_app_scopes: Vec<String>,
+    /// What a mailbox may do at its SMTP server.
+    pub limits: Limits,
     /// Certificates in PEM that are trusted besides the system's.
     pub ca_file: Option<PathBuf>,
 }
@@ -322,6 +349,13 @@ impl Config {
         let pattern =
             accounts().find(|account| account.pattern().is_some() && account.covers(user))?;
         Some(Arc::new(Account { mailbox: user.to_lowercase(), ..Account::clone(pattern) }))
+    }
+
+    /// The device at this address: the one of the narrowest network.
+    pub fn device(&self, peer: IpAddr) -> Option<&Arc<Device>> {
+        let at = self.devices.iter().filter_map(|device| Some((device.prefix_at(peer)?, device)));
+        // Of two with equal networks the first one of the file.
+        at.rev().max_by_key(|(prefix, _)| *prefix).map(|(_, device)| device)
     }
 }
 

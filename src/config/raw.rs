@@ -10,7 +10,7 @@ use toml::Spanned;
 use toml::value::Datetime;
 
 use super::{Grant, SigningAlgorithm};
-use crate::vocabulary::{Protocol, TlsMode};
+use crate::vocabulary::{BareLf, Delivery, Protocol, TlsMode, Way};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -25,6 +25,10 @@ pub(super) struct Raw {
     pub(super) app: BTreeMap<String, Spanned<App>>,
     #[serde(default)]
     pub(super) account: Vec<Spanned<Account>>,
+    #[serde(default)]
+    pub(super) device: Vec<Spanned<Device>>,
+    #[serde(default)]
+    pub(super) spool: Spool,
     #[serde(default)]
     pub(super) provider: BTreeMap<String, Spanned<Provider>>,
 }
@@ -54,6 +58,8 @@ pub(super) struct Listener {
     pub(super) private_key: Option<PathBuf>,
     #[serde(default)]
     pub(super) allow_plaintext_lan: bool,
+    pub(super) delivery: Option<Spanned<Delivery>>,
+    pub(super) bare_lf: Option<Spanned<BareLf>>,
 }
 
 #[derive(Deserialize)]
@@ -115,6 +121,53 @@ pub(super) struct Account {
     pub(super) signed_in_as: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) aliases: Vec<Spanned<String>>,
+    pub(super) via: Option<Spanned<Vec<Way>>>,
+    pub(super) notify: Option<Spanned<String>>,
+    pub(super) sender: Option<Spanned<Sender>>,
+    #[serde(default)]
+    pub(super) limits: Limits,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Device {
+    pub(super) name: Spanned<String>,
+    pub(super) networks: Vec<Spanned<String>>,
+    pub(super) mailbox: Spanned<String>,
+    pub(super) recipients: Option<Vec<Spanned<String>>>,
+    pub(super) size: Option<Spanned<String>>,
+    pub(super) rate: Option<u32>,
+    pub(super) sender: Option<Spanned<Sender>>,
+    #[serde(default)]
+    pub(super) i_know: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(
+    untagged,
+    expecting = "\"keep\", \"mailbox\" or a table { \"scanner@old.example\" = \"scans@contoso.com\" }"
+)]
+pub(super) enum Sender {
+    Word(String),
+    Map(BTreeMap<String, String>),
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Limits {
+    pub(super) connections: Option<u32>,
+    pub(super) messages_per_minute: Option<u32>,
+    pub(super) recipients_per_day: Option<u32>,
+    pub(super) wait: Option<Spanned<String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Spool {
+    pub(super) size: Option<Spanned<String>>,
+    pub(super) message: Option<Spanned<String>>,
+    pub(super) retry: Option<Spanned<Vec<String>>>,
+    pub(super) give_up: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -136,9 +189,16 @@ pub(super) struct Provider {
     pub(super) imap: Option<Spanned<String>>,
     pub(super) pop3: Option<Spanned<String>>,
     pub(super) smtp: Option<Spanned<String>>,
+    pub(super) graph: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) scopes: Vec<String>,
     #[serde(default)]
     pub(super) app_scopes: Vec<String>,
+    #[serde(default)]
+    pub(super) graph_scopes: Vec<String>,
+    #[serde(default)]
+    pub(super) graph_app_scopes: Vec<String>,
+    #[serde(default)]
+    pub(super) limits: Limits,
     pub(super) ca_file: Option<PathBuf>,
 }

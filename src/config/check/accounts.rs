@@ -11,6 +11,7 @@ use super::super::error::ConfigError;
 use super::super::{Account, App, Grant, RedirectUri, raw};
 use super::{ANY_TENANT, Apps, Checker, Providers};
 use crate::clock::Timestamp;
+use crate::vocabulary::Way;
 
 /// What people register for a program on their machine; Entra takes any port for it.
 const DEFAULT_REDIRECT_URI: &str = "http://localhost";
@@ -144,19 +145,43 @@ impl Checker<'_> {
                 }
             }
             let aliases = account.aliases.iter().map(|alias| self.clean(&key("aliases"), alias));
-            let signed_in_as = account.signed_in_as.as_ref();
+            let app = self.app_named(&key("app"), &account.app, apps)?;
+            let (signed_in_as, notify) = (account.signed_in_as.as_ref(), account.notify.as_ref());
+            self.has_graph(&key("via"), account.via.as_ref(), &app)?;
             let checked = Account {
                 mailbox: self.clean(&mailbox_key, mailbox)?,
                 aliases: aliases.collect::<Result<_, _>>()?,
-                app: self.app_named(&key("app"), &account.app, apps)?,
                 signed_in_as: signed_in_as
                     .map(|person| self.clean(&key("signed_in_as"), person))
                     .transpose()?,
+                via: self.via(&key("via"), account.via)?,
+                notify: notify.map(|notify| self.clean(&key("notify"), notify)).transpose()?,
+                sender: self.sender(&key("sender"), account.sender)?.unwrap_or_default(),
+                limits: self.limits(&key("limits"), &account.limits, &app.provider.limits)?,
+                app,
             };
             self.pattern(&mailbox_key, &mailbox.span(), &checked)?;
             accounts.push(Arc::new(checked));
         }
         Ok(accounts)
+    }
+
+    fn has_graph(
+        &self,
+        key: &str,
+        via: Option<&Spanned<Vec<Way>>>,
+        app: &App,
+    ) -> Result<(), ConfigError> {
+        let provider = &app.provider;
+        match via {
+            Some(via) if via.get_ref().contains(&Way::Graph) && provider.graph.is_none() => {
+                let problem = format!("provider {:?} has no Microsoft Graph", provider.name);
+                let remedy =
+                    format!("use [\"smtp\"], or set graph in [provider.{}]", provider.name);
+                Err(self.error(&via.span(), key, problem, remedy))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A pattern is only for an app whose own token opens all of its mailboxes.

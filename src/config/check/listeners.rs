@@ -8,7 +8,7 @@ use toml::Spanned;
 use super::super::error::{ConfigError, line_at};
 use super::super::{CertificateFiles, ListenAddress, Listener, raw};
 use super::{Checker, Providers};
-use crate::vocabulary::TlsMode;
+use crate::vocabulary::{BareLf, Delivery, Protocol, TlsMode};
 
 impl Checker<'_> {
     pub(super) fn listeners(
@@ -75,6 +75,8 @@ impl Checker<'_> {
                 return Err(self.error(place, format!("{key}.certificate"), problem, remedy));
             }
         };
+        let (delivery, bare_lf) =
+            self.delivery(key, protocol, written.delivery, written.bare_lf)?;
         let line = line_at(self.text, place.start);
         Ok(Listener {
             protocol,
@@ -83,8 +85,32 @@ impl Checker<'_> {
             provider,
             upstream,
             certificate,
+            delivery,
+            bare_lf,
             line,
         })
+    }
+
+    /// Each is refused where it would mean nothing.
+    fn delivery(
+        &self,
+        key: &str,
+        protocol: Protocol,
+        delivery: Option<Spanned<Delivery>>,
+        bare_lf: Option<Spanned<BareLf>>,
+    ) -> Result<(Delivery, BareLf), ConfigError> {
+        if let (Some(delivery), true) = (&delivery, protocol != Protocol::Smtp) {
+            let problem = format!("{protocol} delivers nothing");
+            let remedy = "leave it out, or set it on a listener with protocol = \"smtp\"";
+            return Err(self.error(&delivery.span(), format!("{key}.delivery"), problem, remedy));
+        }
+        let delivery = delivery.map_or(Delivery::default(), Spanned::into_inner);
+        if let (Some(bare_lf), Delivery::Direct) = (&bare_lf, delivery) {
+            let problem = "a direct listener changes nothing in a message";
+            let remedy = "set delivery = \"spool\" beside it, or leave it out";
+            return Err(self.error(&bare_lf.span(), format!("{key}.bare_lf"), problem, remedy));
+        }
+        Ok((delivery, bare_lf.map_or(BareLf::default(), Spanned::into_inner)))
     }
 
     fn addresses(

@@ -6,6 +6,7 @@ mod accounts;
 mod credentials;
 mod listeners;
 mod providers;
+mod submission;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -48,15 +49,19 @@ pub(super) fn check(file: &Path, text: &str, secrets: Secrets) -> Result<Config,
     let accounts = checker.accounts(raw.account, &apps)?;
     let credentials = apps.values().filter_map(|app| app.credential.as_ref());
     let secret_variables = credentials.filter_map(Credential::variable).map(str::to_owned);
-    Ok(Config {
+    let mut config = Config {
         secret_variables: secret_variables.collect(),
         file: file.to_owned(),
         state_dir: checker.state_dir(raw.state_dir)?,
         key_file: raw.store.key.map(|key| checker.path(&key.file)),
         listeners,
         accounts,
+        devices: Vec::new(),
+        spool: checker.spool(raw.spool)?,
         on_attention: checker.command(raw.on_attention)?,
-    })
+    };
+    config.devices = checker.devices(raw.device, &config)?;
+    Ok(config)
 }
 
 pub(super) type Providers = BTreeMap<String, Arc<Provider>>;

@@ -8,7 +8,7 @@ use toml::Spanned;
 use url::Url;
 
 use super::super::error::ConfigError;
-use super::super::{Endpoint, Provider, is_local, raw};
+use super::super::{Endpoint, Limits, Provider, is_local, raw};
 use super::{ANY_TENANT, Checker, Providers};
 
 /// The built-in providers, in the form of the configuration.
@@ -60,6 +60,8 @@ impl Checker<'_> {
         };
         let identity_url = written.identity_url.as_ref();
         let identity_url = identity_url.map(|url| self.url(&key("identity_url"), url, ANY_TENANT));
+        let graph = written.graph.as_ref();
+        let graph = graph.map(|url| self.url(&key("graph"), url, ANY_TENANT)).transpose()?;
         Ok(Provider {
             name: name.to_owned(),
             revoke_url: written.revoke_url.map(Spanned::into_inner),
@@ -79,6 +81,10 @@ impl Checker<'_> {
             token_url: written.token_url.into_inner(),
             scopes: written.scopes,
             app_scopes: written.app_scopes,
+            graph,
+            graph_scopes: written.graph_scopes,
+            graph_app_scopes: written.graph_app_scopes,
+            limits: self.limits(&key("limits"), &written.limits, &Limits::default())?,
             ca_file: written.ca_file.map(|path| self.path(&path)),
         })
     }
