@@ -106,14 +106,15 @@ impl Access {
         Arc::clone(&self.book.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Checks a login. `account` is what its user name means, `None` if nothing.
+    /// Checks a login; the answer is the name of its app password. `account` is what its user name means, `None` if
+    /// nothing.
     pub async fn check(
         &self,
         account: Option<&Account>,
         login: &Login,
         protocol: Protocol,
         peer: IpAddr,
-    ) -> Result<(), Refusal> {
+    ) -> Result<String, Refusal> {
         let mailbox = account.map_or(&login.user, |account| &account.mailbox).to_lowercase();
         let password = text_of(login.password.expose());
         let book = self.book();
@@ -136,7 +137,7 @@ impl Access {
         password: &str,
         protocol: Protocol,
         peer: IpAddr,
-    ) -> Result<(), Refusal> {
+    ) -> Result<String, Refusal> {
         let records = book.by_mailbox.get(mailbox).map_or(&[][..], Vec::as_slice);
         let generated = self.hasher.generated(mailbox, password);
         let quick = self.slow.quick(mailbox, password);
@@ -152,10 +153,8 @@ impl Access {
         if matching.is_empty() {
             return Err(Refusal::BadCredentials);
         }
-        match matching.iter().any(|record| allows(record, protocol, peer)) {
-            true => Ok(()),
-            false => Err(Refusal::NotAllowedFromHere),
-        }
+        let allowed = matching.iter().find(|record| allows(record, protocol, peer));
+        allowed.map(|record| record.name.clone()).ok_or(Refusal::NotAllowedFromHere)
     }
 }
 
@@ -373,7 +372,8 @@ mod tests {
         ) -> Result<(), Refusal> {
             let password = Secret::new(password.to_vec());
             let login = Login { user: "jane@contoso.com".into(), password };
-            self.access.check(Some(&self.account), &login, protocol, peer.parse().unwrap()).await
+            let peer = peer.parse().unwrap();
+            self.access.check(Some(&self.account), &login, protocol, peer).await.map(drop)
         }
     }
 
