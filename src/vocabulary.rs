@@ -72,6 +72,18 @@ impl fmt::Display for TlsMode {
     }
 }
 
+/// What is done with a message that has line feeds or carriage returns of their own, outside a CRLF
+/// (RFC 5321 section 2.3.8 forbids them).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BareLf {
+    /// The message is refused.
+    #[default]
+    Refuse,
+    /// The message is mended, for old devices.
+    Accept,
+}
+
 /// What has to change before tokens are granted again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {

@@ -7,6 +7,7 @@
 //! role: frontend                  frontend (default): gatepost is the server; upstream: the client
 //! tls: none                       none (default), starttls, implicit
 //! keywords: SIZE 1000|DSN         frontend, smtp: the upstream's EHLO keywords
+//! device: open                    frontend, smtp: mail is taken without a login
 //! goal: learn                     upstream: learn the keywords instead of logging in
 //! capabilities: ask               upstream, imap: ask for capabilities that were not told
 //! user: jane@contoso.com          upstream: whom the token is for
@@ -23,6 +24,7 @@
 //! -- login jane pw                gatepost wants this user name and password checked; it is told
 //! -- accept IMAP4rev1 IDLE        that they are right, with the upstream's capabilities, or
 //! -- refuse upstream_down DNS     that they are not, with the text of this refusal
+//! -- device                       gatepost leaves the session to the device's way, and then
 //! -- unread a2 NOOP\r\n           what came behind the login and belongs to the other side
 //! -- close TooLong                gatepost ends the session, for this reason
 //! -- ready SIZE 1000|DSN          upstream: logged in, with these capabilities

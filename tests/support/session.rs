@@ -62,6 +62,7 @@ enum Event {
     Line(Vec<u8>),
     Tls,
     Login { user: Vec<u8>, password: Vec<u8> },
+    Device,
     Unread(Vec<u8>),
     Close(Closing),
     Ready(Vec<String>),
@@ -92,7 +93,10 @@ impl Session {
         let (machine, greeting) = match settings.role {
             Role::Frontend => {
                 let tls = LocalTls::from(settings.tls);
-                let frontend = Frontend::new(protocol, tls, settings.keywords.clone());
+                let mut frontend = Frontend::new(protocol, tls, settings.keywords.clone());
+                if settings.device {
+                    frontend = frontend.open_to_device();
+                }
                 let greeting = frontend.greeting();
                 (Machine::Frontend(Some(frontend)), greeting)
             }
@@ -141,6 +145,7 @@ impl Session {
                 Item::Login { user, password },
                 Some(Event::Login { user: got_user, password: got }),
             ) if user == got_user && password == got => Ok(()),
+            (Item::Device, Some(Event::Device)) => Ok(()),
             (Item::Unread(expected), Some(Event::Unread(unread))) if unread == expected => Ok(()),
             (Item::Close(reason), Some(Event::Close(closing)))
                 if format!("{closing:?}") == *reason =>
@@ -219,6 +224,12 @@ impl Session {
                 assert!(!login.user.chars().any(char::is_control), "{:?}", login.user);
                 let password = login.password.expose().clone();
                 self.events.push_back(Event::Login { user: login.user.into_bytes(), password });
+            }
+            FrontendStep::Device => {
+                self.events.push_back(Event::Device);
+                let mut unread = slot.take().map(Frontend::into_unread).unwrap_or_default();
+                unread.extend(self.unfed.drain(..).flatten());
+                self.events.push_back(Event::Unread(unread));
             }
             FrontendStep::StartTls(reply) if self.unfed.is_empty() => {
                 self.say(&reply)?;

@@ -28,6 +28,7 @@ pub(crate) struct Settings {
     pub(crate) role: Role,
     pub(crate) tls: TlsMode,
     pub(crate) keywords: Vec<String>,
+    pub(crate) device: bool,
     pub(crate) learn: bool,
     pub(crate) ask: bool,
     pub(crate) user: String,
@@ -59,6 +60,7 @@ pub(crate) enum Item {
     },
     Accept(Vec<String>),
     Refuse(Refusal),
+    Device,
     Unread(Vec<u8>),
     Close(String),
     Ready(Vec<String>),
@@ -94,6 +96,7 @@ impl Default for Settings {
             role: Role::Frontend,
             tls: TlsMode::None,
             keywords: Vec::new(),
+            device: false,
             learn: false,
             ask: false,
             user: "jane@contoso.com".into(),
@@ -172,6 +175,7 @@ fn setting(settings: &mut Settings, line: &str) -> Result<(), String> {
             }
         }
         "keywords" => settings.keywords = list(value),
+        "device" => settings.device = value == "open",
         "goal" => settings.learn = value == "learn",
         "capabilities" => settings.ask = value == "ask",
         "user" => settings.user = value.into(),
@@ -208,6 +212,7 @@ fn directive(text: &str) -> Result<Item, String> {
         }
         "accept" => Item::Accept(rest.split_ascii_whitespace().map(str::to_owned).collect()),
         "refuse" => Item::Refuse(refusal(rest)?),
+        "device" => Item::Device,
         "unread" => Item::Unread(octets(rest)?),
         "close" => Item::Close(rest.into()),
         "ready" => Item::Ready(list(rest)),
