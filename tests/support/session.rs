@@ -34,7 +34,7 @@ pub(crate) enum Split {
 }
 
 impl Split {
-    fn chunks(self, octets: &[u8]) -> VecDeque<Vec<u8>> {
+    pub(crate) fn chunks(self, octets: &[u8]) -> VecDeque<Vec<u8>> {
         let mut state = match self {
             Self::Whole => return VecDeque::from([octets.to_vec()]),
             Self::Octets => return octets.iter().map(|&octet| vec![octet]).collect(),
@@ -100,7 +100,9 @@ impl Session {
                 let greeting = frontend.greeting();
                 (Machine::Frontend(Some(frontend)), greeting)
             }
-            Role::Upstream => (Machine::Upstream(Some(upstream(protocol, settings))), Vec::new()),
+            Role::Upstream | Role::Receiver => {
+                (Machine::Upstream(Some(upstream(protocol, settings))), Vec::new())
+            }
         };
         let unfed = VecDeque::new();
         Self { machine, split, greeting, unfed, events: VecDeque::new(), deciding: false }
