@@ -228,7 +228,7 @@ impl Control {
 
     /// Puts a message into a mailbox's inbox; `false` if there is no such mailbox.
     pub fn deliver(&self, mailbox: &str, message: &[u8]) -> bool {
-        self.world.mail.store(mailbox, "INBOX", message, &[])
+        self.world.mail.store(mailbox, "INBOX", message.into(), &[])
     }
 
     /// The messages in a folder of a mailbox, oldest first.
@@ -237,9 +237,34 @@ impl Control {
         messages.iter().map(|message| message.data.to_vec()).collect()
     }
 
-    /// Mail sent to addresses that are not emulated, oldest first.
+    /// All messages that were accepted for sending, oldest first.
+    pub fn sent(&self) -> Vec<SentMail> {
+        self.world.mail.sent()
+    }
+
+    /// Those with recipients outside the emulated mailboxes, and of their recipients only these.
     pub fn sent_elsewhere(&self) -> Vec<SentMail> {
-        locked(&self.world.mail.elsewhere).clone()
+        let mut sent = self.sent();
+        for mail in &mut sent {
+            let recipients = std::mem::take(&mut mail.recipients).into_iter();
+            let parameters = std::mem::take(&mut mail.recipient_parameters);
+            (mail.recipients, mail.recipient_parameters) = recipients
+                .zip(parameters)
+                .filter(|(recipient, _)| self.world.mail.open(recipient).is_none())
+                .unzip();
+        }
+        sent.retain(|mail| !mail.recipients.is_empty());
+        sent
+    }
+
+    /// How often a client was told 432, which is what a good one avoids.
+    pub fn limits_hit(&self) -> u64 {
+        self.world.limits.hit.load(Ordering::Relaxed)
+    }
+
+    /// The most SMTP sessions of this mailbox that were logged in at the same time.
+    pub fn most_smtp_sessions(&self, mailbox: &str) -> usize {
+        self.world.limits.most_sessions(mailbox)
     }
 
     fn faults(&self) -> MutexGuard<'_, Faults> {

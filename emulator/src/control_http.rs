@@ -41,6 +41,8 @@ pub(super) fn answer(world: &Arc<World>, method: &Method, action: &str, form: &F
             "connections": control.connections(),
             "live_connections": control.live_connections(),
             "logins": control.logins(),
+            "limits_hit": control.limits_hit(),
+            "sent": control.sent().len(),
         })
         .to_string()),
         (&Method::GET, "device-codes") => Ok(control.device_codes().join("\n")),

@@ -5,24 +5,20 @@
 //!
 //! [`Emulator`] starts it with [`Options`]; `control` and `control_http` take the faults on request.
 //! `entra` signs people in and issues what `tokens` holds, `sasl` asks for it; `imap`, `pop3` and `smtp`
-//! hold one session each over a `wire`, and share what is in `mailbox`.
+//! hold one session each over a `wire`, and share what is in `mailbox`; `limits` is what a mailbox may send.
 //!
 //! Invariant: a crate of its own, which does not know the proxy. It shares no parser and no constant with it,
 //! so that a mistake there cannot cancel itself out here.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 use std::{
-    collections::HashMap,
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
-};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -36,6 +32,7 @@ mod control;
 mod control_http;
 mod entra;
 mod imap;
+mod limits;
 mod mailbox;
 mod options;
 mod pop3;
@@ -46,13 +43,14 @@ mod tokens;
 mod wire;
 
 pub use control::{Control, LoginFault, TokenFault};
-pub use mailbox::SentMail;
+pub use mailbox::{SentMail, Way};
 pub use options::{App, Federated, Options, Ports, Registration, ServiceAccount, Shared};
 
 use control::{Counts, Faults};
 use entra::SignIns;
+use limits::Limits;
 use mailbox::PostOffice;
-use tokens::{Tokens, folded};
+use tokens::Tokens;
 use wire::Wire;
 
 /// Fields of an HTTP form by name.
@@ -95,8 +93,7 @@ struct World {
     mail: PostOffice,
     faults: Mutex<Faults>,
     counts: Counts,
-    /// Places for concurrent SMTP sessions, by mailbox.
-    smtp_places: HashMap<String, Arc<Semaphore>>,
+    limits: Limits,
     acceptor: TlsAcceptor,
     ca_pem: String,
     sessions: TaskTracker,
@@ -221,16 +218,13 @@ impl Emulator {
 impl World {
     fn new(options: Options) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let (acceptor, ca_pem) = certificate::make()?;
-        let places = |mailbox: &String| {
-            (folded(mailbox), Arc::new(Semaphore::new(options.smtp_connections)))
-        };
         Ok(Self {
             tokens: Tokens::new(options.clone()),
             sign_ins: SignIns::new(&options.registration)?,
             mail: PostOffice::new(&options.mailboxes),
             faults: Mutex::default(),
             counts: Counts::default(),
-            smtp_places: options.mailboxes.iter().map(places).collect(),
+            limits: Limits::new(&options),
             acceptor,
             ca_pem,
             sessions: TaskTracker::new(),

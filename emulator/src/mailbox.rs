@@ -21,15 +21,43 @@ use super::{
 const FOLDERS: [&str; 6] =
     ["INBOX", "Archive", "Deleted Items", "Drafts", "Junk Email", "Sent Items"];
 
-/// A message that went to an address outside the emulated mailboxes.
+/// A message that was accepted from a client for sending.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SentMail {
+    /// Its place in the order in which messages were accepted, from 1.
+    pub sequence: u64,
+    /// When it was accepted, by this machine's clock.
+    pub accepted: SystemTime,
+    /// How it came.
+    pub way: Way,
+    /// The mailbox whose login sent it.
+    pub mailbox: String,
     /// The address in MAIL FROM; empty for `<>`.
     pub sender: String,
-    /// Those recipients that are not emulated mailboxes.
+    /// The parameters of MAIL, as they were written: `SIZE=20`.
+    pub sender_parameters: Vec<String>,
+    /// The addresses in RCPT TO, in their order.
     pub recipients: Vec<String>,
+    /// The parameters of each RCPT.
+    pub recipient_parameters: Vec<Vec<String>>,
     /// The message as it was sent, dot-stuffing undone, nothing added.
-    pub data: Vec<u8>,
+    pub data: Arc<[u8]>,
+}
+
+/// How a message was submitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// By an SMTP session.
+    Smtp,
+}
+
+/// The same of a [`SentMail`], before it is one.
+#[derive(Default)]
+pub(super) struct Envelope {
+    pub(super) sender: String,
+    pub(super) sender_parameters: Vec<String>,
+    pub(super) recipients: Vec<String>,
+    pub(super) recipient_parameters: Vec<Vec<String>>,
 }
 
 /// A message in a folder. A clone shares its octets.
@@ -52,10 +80,10 @@ pub(super) struct Folder {
 /// One mailbox's folders by name.
 pub(super) type Folders = BTreeMap<String, Folder>;
 
-/// All mailboxes, and what was sent elsewhere.
+/// All mailboxes, and what was sent.
 pub(super) struct PostOffice {
     mailboxes: HashMap<String, Mutex<Folders>>,
-    pub(super) elsewhere: Mutex<Vec<SentMail>>,
+    sent: Mutex<Vec<SentMail>>,
     /// Wakes the sessions that watch; told at every change of any mailbox.
     pub(super) changed: watch::Sender<()>,
 }
@@ -65,11 +93,10 @@ impl PostOffice {
         let folders = || FOLDERS.iter().map(|name| ((*name).to_owned(), Folder::new()));
         let empty = |address: &String| (folded(address), Mutex::new(folders().collect()));
         let mailboxes = addresses.iter().map(empty).collect();
-        let office =
-            Self { mailboxes, elsewhere: Mutex::default(), changed: watch::Sender::new(()) };
+        let office = Self { mailboxes, sent: Mutex::default(), changed: watch::Sender::new(()) };
         for address in addresses {
             for sample in samples::messages(address) {
-                office.store(address, "INBOX", &sample, &[]);
+                office.store(address, "INBOX", sample.into(), &[]);
             }
         }
         office
@@ -88,27 +115,49 @@ impl PostOffice {
     }
 
     /// Puts a message into one folder of a mailbox; `false` if one of them does not exist.
-    pub(super) fn store(&self, address: &str, folder: &str, data: &[u8], flags: &[&str]) -> bool {
+    pub(super) fn store(
+        &self,
+        address: &str,
+        folder: &str,
+        data: Arc<[u8]>,
+        flags: &[&str],
+    ) -> bool {
         let mut folders = self.open(address).map(locked);
         let Some(folder) = folders.as_mut().and_then(|folders| folders.get_mut(folder)) else {
             return false;
         };
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        folder.add(data.into(), flags, calendar::now(Style::Imap));
+        folder.add(data, flags, calendar::now(Style::Imap));
         self.changed.send_replace(());
         true
     }
 
-    /// Delivers a submitted message: to inboxes here, to the list for all others, and to the sender's
-    /// Sent Items, as Exchange does for mail from SMTP clients.
-    pub(super) fn deliver(&self, account: &str, sender: &str, recipients: &[String], data: &[u8]) {
-        let elsewhere = |recipient: &&String| !self.store(recipient, "INBOX", data, &[]);
-        let others: Vec<String> = recipients.iter().filter(elsewhere).cloned().collect();
-        self.store(account, "Sent Items", data, &["\\Seen"]);
-        if !others.is_empty() {
-            let (sender, data) = (sender.to_owned(), data.to_vec());
-            locked(&self.elsewhere).push(SentMail { sender, recipients: others, data });
+    /// Delivers a submitted message: to inboxes here, to the sender's Sent Items as Exchange does for mail
+    /// from SMTP clients, and to the list of all that was sent.
+    pub(super) fn deliver(&self, mailbox: &str, envelope: Envelope, data: Arc<[u8]>) {
+        for recipient in &envelope.recipients {
+            self.store(recipient, "INBOX", data.clone(), &[]);
         }
+        self.store(mailbox, "Sent Items", data.clone(), &["\\Seen"]);
+        let mut sent = locked(&self.sent);
+        let sequence = sent.len() as u64 + 1;
+        let Envelope { sender, sender_parameters, recipients, recipient_parameters } = envelope;
+        sent.push(SentMail {
+            sequence,
+            accepted: SystemTime::now(),
+            way: Way::Smtp,
+            mailbox: mailbox.to_owned(),
+            sender,
+            sender_parameters,
+            recipients,
+            recipient_parameters,
+            data,
+        });
+    }
+
+    /// All that was sent, oldest first.
+    pub(super) fn sent(&self) -> Vec<SentMail> {
+        locked(&self.sent).clone()
     }
 }
 

@@ -30,6 +30,12 @@ pub struct Options {
     pub idle_timeout: Duration,
     /// Concurrent SMTP sessions of one mailbox before Exchange answers 432.
     pub smtp_connections: usize,
+    /// Messages that a mailbox may submit in [`Self::smtp_minute`]; 0 is no limit.
+    pub smtp_messages_per_minute: usize,
+    /// How long that minute is, and it slides. Shorter for tests that would have to wait.
+    pub smtp_minute: Duration,
+    /// Recipients to which a mailbox may send in 24 hours.
+    pub smtp_recipients_per_day: usize,
     /// Fixed ports; 0 is any free one.
     pub ports: Ports,
 }
@@ -145,8 +151,12 @@ impl Default for Options {
             revoke_used_refresh_tokens: false,
             // RFC 3501 section 5.4: an autologout timer of at least 30 minutes
             idle_timeout: Duration::from_secs(30 * 60),
-            // Exchange Online's documented limit for SMTP client submission
+            // Exchange Online's documented limits: of SMTP client submission the first two, of every
+            // mailbox the last
             smtp_connections: 3,
+            smtp_messages_per_minute: 30,
+            smtp_minute: Duration::from_secs(60),
+            smtp_recipients_per_day: 10_000,
             ports: Ports::default(),
         }
     }
