@@ -7,13 +7,13 @@
 #[path = "support/wire.rs"]
 mod wire;
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use gatepost::emulator::{Emulator, Options, Shared, Tls, Way};
+use gatepost::emulator::{Emulator, Options, Shared, SmtpFault, SmtpStage, Tls, Way};
 use gatepost::vocabulary::Protocol;
 use tokio::time::sleep;
-use wire::{Wire, trusting};
+use wire::{LIMIT, Wire, trusting};
 
 const JANE: &str = "jane@contoso.example";
 const SUPPORT: &str = "support@contoso.example";
@@ -152,4 +152,126 @@ async fn what_was_sent_is_kept_whole() {
     let elsewhere = &emulator.control().sent_elsewhere()[1];
     assert_eq!(elsewhere.recipients, ["x@y.example"]);
     assert_eq!(elsewhere.recipient_parameters, [["NOTIFY=NEVER"]]);
+}
+
+#[tokio::test]
+async fn a_given_reply_at_each_stage() {
+    let emulator = start(Options::default()).await;
+    let control = emulator.control();
+    let reply = |line: &str| SmtpFault::Reply(line.to_owned());
+    control.fail_smtp(
+        SmtpStage::Auth,
+        reply("454 4.7.0 Temporary authentication failure"),
+        Some(1),
+    );
+    let mut wire = connect(&emulator).await;
+    let answer = authenticate(&emulator, &mut wire, None).await;
+    assert_eq!(answer, "454 4.7.0 Temporary authentication failure");
+    let answer = authenticate(&emulator, &mut wire, None).await;
+    assert!(answer.starts_with("235 "), "{answer}");
+
+    control.fail_smtp(SmtpStage::Mail, reply("451 4.7.500 Server busy."), Some(2));
+    for start in ["451 4.7.500", "451 4.7.500", "250 2.1.0"] {
+        wire.send(format!("MAIL FROM:<{JANE}>\r\n")).await;
+        wire.expect(start).await;
+    }
+    let nobody = SmtpStage::Rcpt(Some("nobody@fabrikam.example".into()));
+    control.fail_smtp(nobody, reply("550 5.1.1 User unknown"), None);
+    for (address, start) in [
+        ("nobody@fabrikam.example", "550 5.1.1 User unknown"),
+        ("bob@fabrikam.example", "250 "),
+        ("NoBody@fabrikam.example", "550 5.1.1"),
+    ] {
+        wire.send(format!("RCPT TO:<{address}>\r\n")).await;
+        wire.expect(start).await;
+    }
+    control.clear_smtp_faults();
+    control.fail_smtp(SmtpStage::Rcpt(None), reply("452 4.5.3 Too many recipients"), Some(1));
+    for start in ["452 4.5.3", "250 "] {
+        wire.send("RCPT TO:<nobody@fabrikam.example>\r\n").await;
+        wire.expect(start).await;
+    }
+    control.fail_smtp(SmtpStage::EndOfData, reply("554 5.2.252 SendAsDenied"), Some(1));
+    wire.send("BDAT 2 LAST\r\nhi").await;
+    wire.expect("554 5.2.252 SendAsDenied").await;
+    assert_eq!(control.sent(), []);
+    must_submit(&mut wire, "well").await;
+    // a 432 that was asked for is one more that a client was told, and a 421 closes
+    control.fail_smtp(SmtpStage::EndOfData, reply("432 4.3.2 Wait."), Some(1));
+    assert_eq!(submit(&mut wire, "x", 1).await, "432 4.3.2 Wait.");
+    assert_eq!((control.limits_hit(), control.sent().len()), (1, 1));
+    control.fail_smtp(SmtpStage::EndOfData, reply("421 4.3.2 Closing."), Some(1));
+    assert_eq!(submit(&mut wire, "x", 1).await, "421 4.3.2 Closing.");
+    wire.expect_end().await;
+}
+
+#[tokio::test]
+async fn late_answers_and_none() {
+    let emulator = start(Options::default()).await;
+    let control = emulator.control();
+    let delay = Duration::from_millis(300);
+    for stage in [SmtpStage::Auth, SmtpStage::EndOfData] {
+        control.fail_smtp(stage, SmtpFault::Delay(delay), None);
+    }
+    let mut wire = connect(&emulator).await;
+    let begun = Instant::now();
+    let answer = authenticate(&emulator, &mut wire, None).await;
+    assert!(answer.starts_with("235 ") && begun.elapsed() >= delay, "{answer}");
+    control.fail_smtp(SmtpStage::EndOfData, SmtpFault::Closed, Some(1));
+    let begun = Instant::now();
+    wire.send(format!("MAIL FROM:<{JANE}>\r\nRCPT TO:<{SUPPORT}>\r\nBDAT 5 LAST\r\ntaken")).await;
+    for _ in 0..2 {
+        wire.expect("250 ").await;
+    }
+    wire.expect_end().await;
+    assert!(begun.elapsed() >= delay);
+    assert_eq!(control.messages(SUPPORT, "INBOX").last().unwrap(), b"taken");
+
+    control.clear_faults();
+    control.fail_smtp(SmtpStage::EndOfData, SmtpFault::Lost, Some(1));
+    let mut wire = log_in(&emulator).await;
+    wire.send(format!("MAIL FROM:<{JANE}>\r\nRCPT TO:<{SUPPORT}>\r\nBDAT 4 LAST\r\nlost")).await;
+    for _ in 0..2 {
+        wire.expect("250 ").await;
+    }
+    wire.expect_end().await;
+    assert_eq!(control.sent().len(), 1);
+    must_submit(&mut log_in(&emulator).await, "after").await;
+}
+
+#[tokio::test]
+async fn faults_over_http() {
+    let emulator = start(Options::default()).await;
+    for (form, status) in [
+        ("at=data&reply=451+4.7.500+Server+busy.&count=1", 204),
+        ("at=auth&delay_ms=1", 204),
+        ("at=rcpt&address=a@b&closed=1", 204),
+        ("at=mail&reply=550+5.1.8+Bad+sender", 204),
+        ("off=1", 204),
+        ("at=data&reply=451+4.7.500+Server+busy.&count=1", 204),
+        ("at=nowhere&lost=1", 400),
+        ("at=data", 400),
+    ] {
+        assert_eq!(post(&emulator, "smtp-fault", form).await, status, "{form}");
+    }
+    let mut wire = log_in(&emulator).await;
+    assert_eq!(submit(&mut wire, "x", 1).await, "451 4.7.500 Server busy.");
+    must_submit(&mut wire, "x").await;
+    for (form, open) in [("", false), ("off=1", true)] {
+        assert_eq!(post(&emulator, "mail-outage", form).await, 204);
+        let mut wire = Wire::connect(emulator.smtp(Tls::StartTls)).await;
+        assert_eq!(wire.try_line(LIMIT).await.is_some(), open);
+    }
+}
+
+/// The status of a request to the emulator's control.
+async fn post(emulator: &Emulator, action: &str, form: &str) -> u16 {
+    let url = emulator.control_url();
+    let host = url.trim_start_matches("http://").trim_end_matches("/emulator");
+    let mut wire = Wire::connect(host.parse().unwrap()).await;
+    let length = form.len();
+    let head = format!("POST /emulator/{action} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}");
+    wire.send(format!("{head}\r\n\r\n{form}")).await;
+    let line = wire.expect("HTTP/1.1 ").await;
+    line[9..12].parse().unwrap()
 }

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Protocol, SentMail, World, locked,
+    smtp_faults::SmtpRule,
     tokens::{Principal, Wanted, folded, random_life},
 };
 
@@ -82,6 +83,7 @@ pub(super) struct Faults {
     pub(super) login_outage: Option<LoginFault>,
     /// Seconds that Entra's clock is ahead.
     pub(super) clock_offset: i64,
+    pub(super) smtp: Vec<SmtpRule>,
     pub(super) mail_outage: bool,
     pub(super) challenge: bool,
     /// Ends the mail sessions that hold a clone of it.
@@ -185,7 +187,7 @@ impl Control {
         self.world.sign_ins.decide_device(user_code, None).is_some()
     }
 
-    /// Whether mail connections are closed as soon as they are made.
+    /// Whether mail connections are closed as soon as they are made. Those that are open stay so.
     pub fn set_mail_outage(&self, on: bool) {
         self.faults().mail_outage = on;
     }

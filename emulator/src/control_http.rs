@@ -10,6 +10,7 @@
 //! | `/emulator/revoke-access`, `/emulator/revoke-refresh` | `user` for the latter |
 //! | `/emulator/login-fault` | `kind`: `auth-failed`, `not-connected`, `smtp-auth-disabled`, `smtp-auth-disabled-mailbox`, `send-as-denied`, `sender-refused`, `access-token-expired`, `throttled`, `connection-limit`; `count` (1) |
 //! | `/emulator/login-outage` | `kind` as above, until `off` |
+//! | `/emulator/smtp-fault` | `at`: `auth`, `mail`, `rcpt` (with `address` if wanted), `data`; `reply`, or `delay_ms`, or `closed`, or `lost`; `count` (none: until taken back); `off` takes all of them back |
 //! | `/emulator/clock-offset` | `seconds`, may be negative |
 //! | `/emulator/approve-device`, `/emulator/decline-device` | `user_code`, and `user` for the former |
 //! | `/emulator/mail-outage` | until `off` |
@@ -29,7 +30,7 @@ use axum::{
 };
 use serde_json::json;
 
-use super::{Control, Form, LoginFault, TokenFault, World};
+use super::{Control, Form, LoginFault, SmtpFault, SmtpStage, TokenFault, World};
 
 /// Answers one request to `/emulator/{action}`: 200 with a text, 204, or 400 and the reason.
 pub(super) fn answer(world: &Arc<World>, method: &Method, action: &str, form: &Form) -> Response {
@@ -69,6 +70,10 @@ fn change(control: &Control, action: &str, form: &Form) -> Result<String, String
         "revoke-refresh" => control.revoke_refresh_tokens(word(form, "user")?),
         "login-fault" => control.fail_logins(count, login_fault(form)?),
         "login-outage" => control.set_login_fault(on.then(|| login_fault(form)).transpose()?),
+        "smtp-fault" if !on => control.clear_smtp_faults(),
+        "smtp-fault" => {
+            control.fail_smtp(smtp_stage(form)?, smtp_fault(form)?, number(form, "count")?);
+        }
         "clock-offset" => {
             control.set_clock_offset(number(form, "seconds")?.ok_or("seconds is missing")?);
         }
@@ -125,6 +130,30 @@ fn login_fault(form: &Form) -> Result<LoginFault, String> {
         "connection-limit" => LoginFault::ConnectionLimit,
         other => return Err(format!("no such kind: {other}")),
     })
+}
+
+fn smtp_stage(form: &Form) -> Result<SmtpStage, String> {
+    Ok(match word(form, "at")? {
+        "auth" => SmtpStage::Auth,
+        "mail" => SmtpStage::Mail,
+        "rcpt" => SmtpStage::Rcpt(form.get("address").cloned()),
+        "data" => SmtpStage::EndOfData,
+        other => return Err(format!("no such stage: {other}")),
+    })
+}
+
+fn smtp_fault(form: &Form) -> Result<SmtpFault, String> {
+    if let Some(line) = form.get("reply") {
+        return Ok(SmtpFault::Reply(line.clone()));
+    }
+    if let Some(milliseconds) = number(form, "delay_ms")? {
+        return Ok(SmtpFault::Delay(Duration::from_millis(milliseconds)));
+    }
+    match (form.contains_key("closed"), form.contains_key("lost")) {
+        (true, false) => Ok(SmtpFault::Closed),
+        (false, true) => Ok(SmtpFault::Lost),
+        _ => Err("reply, delay_ms, closed or lost is missing".to_owned()),
+    }
 }
 
 fn number<T: FromStr>(form: &Form, name: &str) -> Result<Option<T>, String> {

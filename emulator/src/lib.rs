@@ -3,7 +3,7 @@
 //! `gatepost demo` shows the product with it and the tests judge the proxy with it. It takes nothing
 //! but XOAUTH2, and on request it fails in the ways that the real services fail ([`Control`]).
 //!
-//! [`Emulator`] starts it with [`Options`]; `control` and `control_http` take the faults on request.
+//! [`Emulator`] starts it with [`Options`]; `control`, `smtp_faults` and `control_http` take the faults on request.
 //! `entra` signs people in and issues what `tokens` holds, `sasl` asks for it; `imap`, `pop3` and `smtp`
 //! hold one session each over a `wire`, and share what is in `mailbox`; `limits` is what a mailbox may send.
 //!
@@ -39,12 +39,14 @@ mod pop3;
 mod samples;
 mod sasl;
 mod smtp;
+mod smtp_faults;
 mod tokens;
 mod wire;
 
 pub use control::{Control, LoginFault, TokenFault};
 pub use mailbox::{SentMail, Way};
 pub use options::{App, Federated, Options, Ports, Registration, ServiceAccount, Shared};
+pub use smtp_faults::{SmtpFault, SmtpStage};
 
 use control::{Counts, Faults};
 use entra::SignIns;

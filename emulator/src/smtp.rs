@@ -11,6 +11,7 @@ use super::{
     limits::{Excess, Place},
     mailbox::Envelope,
     sasl,
+    smtp_faults::{Shown, SmtpFault, SmtpStage},
     tokens::{self, Grant},
     wire::Wire,
 };
@@ -26,6 +27,8 @@ const MESSAGE_LIMIT: usize = 157_286_400;
 
 /// The name that the emulated server has for itself.
 const HOST: &str = "EMUL0P01CA0001.outlook.office365.com";
+/// The same at the end of answers to messages.
+const HOSTNAME: &str = " [Hostname=EMUL0P01CA0001.outlook.office365.com]";
 
 const BAD_SEQUENCE: &str = "503 5.5.1 Bad sequence of commands";
 const SENDER_REFUSED: &str =
@@ -88,7 +91,34 @@ impl Session<'_> {
         if line.starts_with("432") {
             self.world.limits.count_hit();
         }
-        self.wire.say_line(line).await
+        self.wire.say_line(line).await?;
+        // RFC 5321 section 3.8: the server closes behind it
+        if line.starts_with("421") { self.hang_up().await } else { Ok(()) }
+    }
+
+    async fn hang_up(&mut self) -> io::Result<()> {
+        self.wire.close().await?;
+        Err(io::ErrorKind::ConnectionAborted.into())
+    }
+
+    /// Shows what faults there are at this stage; whether they were the answer.
+    async fn faulty(&mut self, stage: &SmtpStage) -> io::Result<bool> {
+        let shown = self.world.take_smtp_faults(stage);
+        self.wait(&shown).await?;
+        match shown.fault {
+            Some(SmtpFault::Reply(line)) => self.say(&line).await.map(|()| true),
+            Some(_) => self.hang_up().await.map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    async fn wait(&mut self, shown: &Shown) -> io::Result<()> {
+        if !shown.delay.is_zero() {
+            // what was answered before is not late
+            self.wire.flush().await?;
+            tokio::time::sleep(shown.delay).await;
+        }
+        Ok(())
     }
 
     async fn command(&mut self, verb: &str, rest: &str) -> io::Result<()> {
@@ -105,8 +135,15 @@ impl Session<'_> {
                 return self.wire.start_tls(&self.world.acceptor).await;
             }
             "AUTH" => return self.auth(rest).await,
+            "MAIL" if self.faulty(&SmtpStage::Mail).await? => return Ok(()),
             "MAIL" => self.mail(rest),
-            "RCPT" => self.rcpt(rest),
+            "RCPT" => {
+                let address = path(rest, "TO:").map(|path| path.address);
+                if self.faulty(&SmtpStage::Rcpt(address)).await? {
+                    return Ok(());
+                }
+                self.rcpt(rest)
+            }
             "DATA" => return self.data().await,
             "BDAT" => return self.bdat(rest).await,
             "RSET" => "250 2.0.0 Resetting",
@@ -145,6 +182,9 @@ impl Session<'_> {
     async fn xoauth2(&mut self, initial: &str) -> io::Result<()> {
         let initial = Some(initial).filter(|initial| !initial.is_empty());
         let login = sasl::xoauth2(self.world, &mut self.wire, Protocol::Smtp, initial).await?;
+        if self.faulty(&SmtpStage::Auth).await? {
+            return Ok(());
+        }
         let reply = match login {
             Ok(grant) => {
                 let place = self.world.limits.log_in(&grant.mailbox);
@@ -224,24 +264,43 @@ impl Session<'_> {
         let (Some(login), Some(sender)) = (&mut self.login, self.sender.take()) else {
             return self.say(BAD_SEQUENCE).await;
         };
-        let reply = if data.len() > MESSAGE_LIMIT {
-            "552 5.3.4 Message size exceeds fixed maximum message size".to_owned()
-        } else {
-            match login.place.submit(recipients.len()) {
-                Err(Excess::Connections) => CONNECTION_LIMIT.to_owned(),
-                Err(Excess::Messages) => RATE_LIMIT.to_owned(),
-                Err(Excess::Recipients) => QUOTA.to_owned(),
-                Ok(()) => send(self.world, &login.grant, sender, recipients, data),
-            }
+        let shown = self.world.take_smtp_faults(&SmtpStage::EndOfData);
+        let reply = match &shown.fault {
+            Some(SmtpFault::Reply(line)) => line.clone(),
+            Some(SmtpFault::Lost) => String::new(),
+            _ => decide(self.world, login, sender, recipients, data) + HOSTNAME,
         };
         self.reset();
-        self.say(&format!("{reply} [Hostname={HOST}]")).await
+        self.wait(&shown).await?;
+        match shown.fault {
+            Some(SmtpFault::Closed | SmtpFault::Lost) => self.hang_up().await,
+            _ => self.say(&reply).await,
+        }
     }
 
     fn reset(&mut self) {
         self.sender = None;
         self.recipients.clear();
         self.chunks.clear();
+    }
+}
+
+/// The answer to a message's end, within the limits and beyond.
+fn decide(
+    world: &World,
+    login: &mut Login<'_>,
+    sender: Path,
+    recipients: Vec<Path>,
+    data: Vec<u8>,
+) -> String {
+    if data.len() > MESSAGE_LIMIT {
+        return "552 5.3.4 Message size exceeds fixed maximum message size".to_owned();
+    }
+    match login.place.submit(recipients.len()) {
+        Err(Excess::Connections) => CONNECTION_LIMIT.to_owned(),
+        Err(Excess::Messages) => RATE_LIMIT.to_owned(),
+        Err(Excess::Recipients) => QUOTA.to_owned(),
+        Ok(()) => send(world, &login.grant, sender, recipients, data),
     }
 }
 
