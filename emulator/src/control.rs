@@ -16,9 +16,11 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Protocol, SentMail, World, locked,
+    Protocol, SentMail, World,
+    graph::{GraphFault, GraphRule},
+    locked,
     smtp_faults::SmtpRule,
-    tokens::{Principal, Wanted, folded, random_life},
+    tokens::{GRAPH, Principal, Wanted, folded, random_life},
 };
 
 /// A way for the upstream to refuse a login.
@@ -84,6 +86,8 @@ pub(super) struct Faults {
     /// Seconds that Entra's clock is ahead.
     pub(super) clock_offset: i64,
     pub(super) smtp: Vec<SmtpRule>,
+    pub(super) graph: Vec<GraphRule>,
+    pub(super) graph_outage: Option<GraphFault>,
     pub(super) mail_outage: bool,
     pub(super) challenge: bool,
     /// Ends the mail sessions that hold a clone of it.
@@ -107,6 +111,8 @@ pub(super) struct Counts {
     pub(super) token_requests: AtomicU64,
     pub(super) connections: AtomicU64,
     pub(super) logins: AtomicU64,
+    pub(super) graph_requests: AtomicU64,
+    pub(super) graph_limits_hit: AtomicU64,
 }
 
 impl Control {
@@ -148,9 +154,19 @@ impl Control {
     /// An access token with all mail permissions: a user's, or the app's own for `None`.
     pub fn issue_access_token(&self, user: Option<&str>) -> String {
         let principal = user.map_or(Principal::App, |user| Principal::User(folded(user)));
-        let audience = "https://outlook.office.com".to_owned();
         let permissions = principal.mail_permissions();
-        let life = self.world.token_life();
+        self.issue(principal, "https://outlook.office.com", permissions)
+    }
+
+    /// The same for Graph, with all of its mail permissions.
+    pub fn issue_graph_token(&self, user: Option<&str>) -> String {
+        let principal = user.map_or(Principal::App, |user| Principal::User(folded(user)));
+        let permissions = principal.graph_permissions();
+        self.issue(principal, GRAPH, permissions)
+    }
+
+    fn issue(&self, principal: Principal, audience: &str, permissions: Vec<String>) -> String {
+        let (audience, life) = (audience.to_owned(), self.world.token_life());
         let wanted = Wanted { principal, audience, permissions, life };
         self.world.tokens.access(wanted, self.world.now())
     }

@@ -1,11 +1,13 @@
 //! An Exchange-like mail upstream and an Entra-like token endpoint, on loopback.
 //!
 //! `gatepost demo` shows the product with it and the tests judge the proxy with it. It takes nothing
-//! but XOAUTH2, and on request it fails in the ways that the real services fail ([`Control`]).
+//! but XOAUTH2 and, at Microsoft Graph, bearer tokens. On request it fails in the ways that the real
+//! services fail ([`Control`]).
 //!
-//! [`Emulator`] starts it with [`Options`]; `control`, `smtp_faults` and `control_http` take the faults on request.
-//! `entra` signs people in and issues what `tokens` holds, `sasl` asks for it; `imap`, `pop3` and `smtp`
-//! hold one session each over a `wire`, and share what is in `mailbox`; `limits` is what a mailbox may send.
+//! [`Emulator`] starts it with [`Options`]; `control`, `smtp_faults` and `control_http` take the faults on
+//! request. `entra` signs people in and issues what `tokens` holds, `sasl` asks for it; `imap`, `pop3` and
+//! `smtp` hold one session each over a `wire`, `graph` takes mail by HTTP, and all of them share what is in
+//! `mailbox`; `limits` is what a mailbox may send.
 //!
 //! Invariant: a crate of its own, which does not know the proxy. It shares no parser and no constant with it,
 //! so that a mistake there cannot cancel itself out here.
@@ -31,6 +33,7 @@ mod certificate;
 mod control;
 mod control_http;
 mod entra;
+mod graph;
 mod imap;
 mod limits;
 mod mailbox;
@@ -44,12 +47,14 @@ mod tokens;
 mod wire;
 
 pub use control::{Control, LoginFault, TokenFault};
-pub use mailbox::{SentMail, Way};
+pub use graph::{GraphFault, GraphStep};
+pub use mailbox::{Attachment, SentMail, Way};
 pub use options::{App, Federated, Options, Ports, Registration, ServiceAccount, Shared};
 pub use smtp_faults::{SmtpFault, SmtpStage};
 
 use control::{Counts, Faults};
 use entra::SignIns;
+use graph::Graph;
 use limits::Limits;
 use mailbox::PostOffice;
 use tokens::Tokens;
@@ -96,6 +101,7 @@ struct World {
     faults: Mutex<Faults>,
     counts: Counts,
     limits: Limits,
+    graph: Graph,
     acceptor: TlsAcceptor,
     ca_pem: String,
     sessions: TaskTracker,
@@ -190,6 +196,11 @@ impl Emulator {
         format!("http://{}/metadata/identity/oauth2/token", self.token)
     }
 
+    /// Microsoft Graph v1.0, without a slash at the end.
+    pub fn graph_url(&self) -> String {
+        format!("http://{}/graph/v1.0", self.token)
+    }
+
     /// The issuer that a sign-in names in `iss` and in its ID token.
     pub fn issuer(&self) -> String {
         let base = format!("http://{}", self.token);
@@ -227,6 +238,7 @@ impl World {
             faults: Mutex::default(),
             counts: Counts::default(),
             limits: Limits::new(&options),
+            graph: Graph::default(),
             acceptor,
             ca_pem,
             sessions: TaskTracker::new(),

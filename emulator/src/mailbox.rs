@@ -40,8 +40,10 @@ pub struct SentMail {
     pub recipients: Vec<String>,
     /// The parameters of each RCPT.
     pub recipient_parameters: Vec<Vec<String>>,
-    /// The message as it was sent, dot-stuffing undone, nothing added.
+    /// The message as it was sent, nothing added: dot-stuffing undone, or of Graph's MIME all but `Bcc`.
     pub data: Arc<[u8]>,
+    /// What a draft of Graph's had besides its MIME.
+    pub attachments: Vec<Attachment>,
 }
 
 /// How a message was submitted.
@@ -49,15 +51,45 @@ pub struct SentMail {
 pub enum Way {
     /// By an SMTP session.
     Smtp,
+    /// By a request to Microsoft Graph.
+    Graph,
 }
 
-/// The same of a [`SentMail`], before it is one.
+/// A file that came to a draft of Graph's by a request of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// The file's name.
+    pub name: String,
+    /// Its media type.
+    pub content_type: String,
+    /// What a `cid:` in the text refers to.
+    pub content_id: Option<String>,
+    /// Whether it is shown within the text.
+    pub inline: bool,
+    /// Its octets.
+    pub data: Arc<[u8]>,
+}
+
+/// Whom a message is from and whom it goes to.
 #[derive(Default)]
 pub(super) struct Envelope {
     pub(super) sender: String,
     pub(super) sender_parameters: Vec<String>,
     pub(super) recipients: Vec<String>,
     pub(super) recipient_parameters: Vec<Vec<String>>,
+}
+
+/// A message on its way to be a [`SentMail`].
+pub(super) struct Submission {
+    pub(super) way: Way,
+    pub(super) mailbox: String,
+    pub(super) envelope: Envelope,
+    pub(super) data: Arc<[u8]>,
+    /// What arrives, if that is not `data`.
+    pub(super) arrives: Option<Arc<[u8]>>,
+    /// What the sender keeps, if that is not what arrives.
+    pub(super) kept: Option<Arc<[u8]>>,
+    pub(super) attachments: Vec<Attachment>,
 }
 
 /// A message in a folder. A clone shares its octets.
@@ -132,26 +164,29 @@ impl PostOffice {
         true
     }
 
-    /// Delivers a submitted message: to inboxes here, to the sender's Sent Items as Exchange does for mail
-    /// from SMTP clients, and to the list of all that was sent.
-    pub(super) fn deliver(&self, mailbox: &str, envelope: Envelope, data: Arc<[u8]>) {
-        for recipient in &envelope.recipients {
-            self.store(recipient, "INBOX", data.clone(), &[]);
-        }
-        self.store(mailbox, "Sent Items", data.clone(), &["\\Seen"]);
-        let mut sent = locked(&self.sent);
-        let sequence = sent.len() as u64 + 1;
+    /// Delivers a submitted message: to inboxes here, to the sender's Sent Items as Exchange does, and to
+    /// the list of all that was sent.
+    pub(super) fn deliver(&self, submission: Submission) {
+        let Submission { way, mailbox, envelope, data, arrives, kept, attachments } = submission;
         let Envelope { sender, sender_parameters, recipients, recipient_parameters } = envelope;
+        let arrives = arrives.unwrap_or_else(|| data.clone());
+        for recipient in &recipients {
+            self.store(recipient, "INBOX", arrives.clone(), &[]);
+        }
+        self.store(&mailbox, "Sent Items", kept.unwrap_or(arrives), &["\\Seen"]);
+        let mut sent = locked(&self.sent);
+        let (sequence, accepted) = (sent.len() as u64 + 1, SystemTime::now());
         sent.push(SentMail {
             sequence,
-            accepted: SystemTime::now(),
-            way: Way::Smtp,
-            mailbox: mailbox.to_owned(),
+            accepted,
+            way,
+            mailbox,
             sender,
             sender_parameters,
             recipients,
             recipient_parameters,
             data,
+            attachments,
         });
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{
     Protocol,
-    tokens::{DELEGATED, ROLES},
+    tokens::{DELEGATED, GRAPH_DELEGATED, GRAPH_ROLES, ROLES},
 };
 
 /// What to emulate.
@@ -36,6 +36,8 @@ pub struct Options {
     pub smtp_minute: Duration,
     /// Recipients to which a mailbox may send in 24 hours.
     pub smtp_recipients_per_day: usize,
+    /// Requests to Graph for one mailbox at the same time before it answers 429.
+    pub graph_requests: usize,
     /// Fixed ports; 0 is any free one.
     pub ports: Ports,
 }
@@ -77,10 +79,14 @@ pub struct Registration {
     pub federated: Vec<Federated>,
     /// Accounts that may ask for a user's token in Google's manner (RFC 7523 section 2.1).
     pub service_accounts: Vec<ServiceAccount>,
-    /// Application permissions with an admin's consent.
+    /// Application permissions with an admin's consent, Exchange's.
     pub roles: Vec<String>,
-    /// Delegated permissions consented to.
+    /// Delegated permissions consented to, Exchange's.
     pub consented: Vec<String>,
+    /// Application permissions with an admin's consent, Graph's.
+    pub graph_roles: Vec<String>,
+    /// Delegated permissions consented to, Graph's.
+    pub graph_consented: Vec<String>,
     /// Protocols that are switched off for a mailbox.
     pub switched_off: Vec<(String, Protocol)>,
 }
@@ -157,6 +163,8 @@ impl Default for Options {
             smtp_messages_per_minute: 30,
             smtp_minute: Duration::from_secs(60),
             smtp_recipients_per_day: 10_000,
+            // the documented `MailboxConcurrency` of Graph's Outlook service
+            graph_requests: 4,
             ports: Ports::default(),
         }
     }
@@ -180,6 +188,8 @@ impl Default for Registration {
             service_accounts: Vec::new(),
             roles: ROLES.map(String::from).to_vec(),
             consented: DELEGATED.map(String::from).to_vec(),
+            graph_roles: GRAPH_ROLES.map(String::from).to_vec(),
+            graph_consented: GRAPH_DELEGATED.map(String::from).to_vec(),
             switched_off: Vec::new(),
         }
     }

@@ -9,7 +9,7 @@ use super::{
     LoginFault, Protocol, World,
     calendar::{self, Style},
     limits::{Excess, Place},
-    mailbox::Envelope,
+    mailbox::{Envelope, Submission, Way},
     sasl,
     smtp_faults::{Shown, SmtpFault, SmtpStage},
     tokens::{self, Grant},
@@ -322,7 +322,15 @@ fn send(
             recipients,
             recipient_parameters: parameters,
         };
-        world.mail.deliver(mailbox, envelope, data.into());
+        world.mail.deliver(Submission {
+            way: Way::Smtp,
+            mailbox: mailbox.clone(),
+            envelope,
+            data: data.into(),
+            arrives: None,
+            kept: None,
+            attachments: Vec::new(),
+        });
         return format!("250 2.0.0 OK <{}@{HOST}>", tokens::guid());
     }
     if grant.fault != Some(LoginFault::SendAsDenied) && world.mail.open(from).is_none() {
