@@ -22,4 +22,5 @@ pub use frontend::{Closing, Frontend, LocalTls, Step as FrontendStep};
 pub use input::MAX_LINE;
 pub use refusal::Refusal;
 pub use sasl::{Login, Xoauth2};
+pub use smtp::{Envelope, Recipient};
 pub use upstream::{Goal, Rejection, Step as UpstreamStep, Upstream, Welcome};
