@@ -227,6 +227,9 @@ impl Files {
     }
 
     pub(super) fn opened(&self, id: &str) -> Result<(File, PathBuf), SpoolError> {
+        if entry::millis_of(id).is_none() {
+            return Err(SpoolError::Gone(id.to_owned()));
+        }
         for place in [Place::Queue, Place::Failed, Place::Queue] {
             let path = self.folder(place).file(id);
             match File::open(&path) {

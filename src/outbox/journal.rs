@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use super::entry::Entry;
+use super::entry::{Entry, normalized};
 use crate::clock::Timestamp;
 
 /// A file that has more is put aside, and the one put aside before is gone.
@@ -97,6 +97,7 @@ impl Journal {
 
     /// The last event of a message; `None`: there is none, or it is long ago.
     pub fn recent(&self, id: &str) -> Option<Event> {
+        let id = &normalized(id);
         [&self.path, &self.former()].into_iter().find_map(|path| last_of(path, id))
     }
 

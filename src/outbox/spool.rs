@@ -118,6 +118,20 @@ impl Spool {
         .await
     }
 
+    /// The same of any file by its id; of one that is damaged, all that there is.
+    pub async fn content_of(&self, id: &str) -> Result<Content, SpoolError> {
+        let id = id.to_owned();
+        self.run(move |files| {
+            let (file, path) = files.opened(&id)?;
+            let size = match Entry::read(&id, &file).map_err(SpoolError::at(&path))? {
+                Ok(entry) => entry.size,
+                Err(_) => file.metadata().map_err(SpoolError::at(&path))?.len(),
+            };
+            Ok(Content::of_file(file, size))
+        })
+        .await
+    }
+
     /// The header with its empty line, but no more than `limit` octets.
     pub async fn header(&self, entry: &Entry, limit: u64) -> Result<Vec<u8>, SpoolError> {
         let (id, size) = (entry.id.clone(), entry.size);
