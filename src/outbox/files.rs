@@ -6,7 +6,7 @@
 //! last, or first.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -323,7 +323,7 @@ impl Files {
         let path = self.root.join("changed");
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.stamp();
-        let written = OpenOptions::new().create(true).append(true).open(&path);
+        let written = folder::shared_file().open(&path);
         let written = written.and_then(|mut file| io::Write::write_all(&mut file, b"."));
         if let Err(error) = written {
             warn!(path = %path.display(), %error, "a running gatepost can't be told of a change");

@@ -6,7 +6,7 @@
 //! Invariant: a message is in `queue/` or `failed/`, whole and synced, before anybody hears that it was accepted, and
 //! until it was delivered or dropped by a person. What can't be read is never removed.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use super::content::Content;
 use super::entry::{self, Damaged, Entry, Place};
 use super::error::SpoolError;
 use super::files::{Files, Listing, NOW, PROGRESS, Stamp};
+use super::folder::shared_file;
 use super::journal::{Journal, What};
 use super::room::Room;
 use crate::clock::Clock;
@@ -218,7 +219,7 @@ impl Spool {
     /// Takes the turn at delivering, and clears away what was left unfinished; `None`: another process has it.
     pub fn lock(&self) -> io::Result<Option<SpoolLock>> {
         let path = self.0.root.join("lock");
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+        let file = shared_file().open(path)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(None),
