@@ -41,7 +41,7 @@ pub(super) enum Command {
     /// Try messages again: failed ones anew, waiting ones now
     Retry {
         /// Their ids, or the beginnings or the ends of them
-        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        #[arg(conflicts_with = "all")]
         ids: Vec<String>,
         /// All of them
         #[arg(long)]
@@ -50,7 +50,7 @@ pub(super) enum Command {
     /// Remove messages for good, without a report to anybody
     Drop {
         /// Their ids, or the beginnings or the ends of them
-        #[arg(required_unless_present = "all_failed", conflicts_with = "all_failed")]
+        #[arg(conflicts_with = "all_failed")]
         ids: Vec<String>,
         /// All that failed
         #[arg(long)]
@@ -239,6 +239,7 @@ fn remedy(entry: &Entry) -> Option<String> {
 }
 
 async fn retry(config: &Config, ids: Vec<String>, all: bool) -> Result<()> {
+    some_named(&ids, all, "gatepost spool retry ID..., or --all")?;
     let Some(spool) = open(config)? else { return nothing(&ids) };
     let ids = match all {
         true => all_ids(&spool).await?,
@@ -265,6 +266,7 @@ async fn all_ids(spool: &Spool) -> Result<Vec<String>> {
 }
 
 async fn remove(config: &Config, ids: Vec<String>, all_failed: bool) -> Result<()> {
+    some_named(&ids, all_failed, "gatepost spool drop ID..., or --all-failed")?;
     let Some(spool) = open(config)? else { return nothing(&ids) };
     let ids = match all_failed {
         true => failed_ids(&spool).await?,
@@ -285,6 +287,13 @@ async fn remove(config: &Config, ids: Vec<String>, all_failed: bool) -> Result<(
 /// Damaged ones stay: each must be named.
 async fn failed_ids(spool: &Spool) -> Result<Vec<String>> {
     Ok(spool.failed().await?.into_iter().map(|entry| entry.id).collect())
+}
+
+fn some_named(ids: &[String], all: bool, hint: &str) -> Result<()> {
+    match ids.is_empty() && !all {
+        false => Ok(()),
+        true => Err(UsageError::new("no message is named", hint).into()),
+    }
 }
 
 /// All of them, before anything is done to one.

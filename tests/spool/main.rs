@@ -1,9 +1,18 @@
 //! The spool on the disk: what was accepted stays, whatever ends the process; what was not is not there.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "tests"
+)]
+
+mod commands;
+mod crashes;
+mod measures;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -79,7 +88,7 @@ async fn taken_read_and_delivered() {
     assert_eq!((&entry.id, &entry.mends), (&id, &vec!["bare line feeds".to_owned()]));
     assert_eq!(entry.size, u64::try_from(expected.len()).unwrap());
     for spool in [&spool, &open(folder.path())] {
-        assert_eq!(spool.waiting().await.unwrap(), [entry.clone()]);
+        assert_eq!(spool.waiting().await.unwrap(), std::slice::from_ref(&entry));
         let mut content = spool.content(&entry).await.unwrap();
         assert!(content.read_all().await.unwrap() == expected);
         assert_eq!(spool.header(&entry, 1 << 20).await.unwrap(), HEADER.as_bytes());
@@ -223,6 +232,10 @@ async fn ids_sort_in_order_of_arrival_and_are_unique() {
     let late = Spool::open(folder.path(), &settings(1 << 30), clock).unwrap();
     let newest = put(&late, 100).await;
     assert!(Some(&newest.id) > all.last(), "{} {all:?}", newest.id);
+    // A name from the far future does not carry others there.
+    fs::write(folder.path().join("spool/queue/ZZZZZZZZZ"), "").unwrap();
+    let later = put(&open(folder.path()), 100).await;
+    assert!(later.id > newest.id && later.id.as_str() < "2", "{}", later.id);
 }
 
 #[tokio::test]
@@ -378,9 +391,9 @@ async fn a_message_is_found_by_a_part_of_its_id() {
     let one = put(&spool, 100).await.id;
     let two = put(&spool, 100).await.id;
     spool.fail(&spool.find(&two).await.unwrap().unwrap().0).await.unwrap();
-    assert_eq!(spool.ids_like(&one).await.unwrap(), [one.clone()]);
+    assert_eq!(spool.ids_like(&one).await.unwrap(), std::slice::from_ref(&one));
     assert_eq!(spool.ids_like(&one[..3]).await.unwrap(), [one.clone(), two.clone()]);
-    assert_eq!(spool.ids_like(&two[5..].to_lowercase()).await.unwrap(), [two.clone()]);
+    assert_eq!(spool.ids_like(&two[5..].to_lowercase()).await.unwrap(), std::slice::from_ref(&two));
     assert_eq!(spool.ids_like("1").await.unwrap().len(), 2, "{one}: its first digit until 2039");
     assert_eq!(spool.ids_like("nothing").await.unwrap(), [""; 0]);
 }
@@ -430,146 +443,30 @@ async fn the_journal_is_of_two_files_at_most() {
     assert!(names(folder.path().join("spool")).contains(&"journal.1".to_owned()));
 }
 
-/// In the environment of a child: where it writes until it is killed.
-const WRITER: &str = "GATEPOST_TEST_SPOOL";
-
-/// Not a test of its own: what `nothing_accepted_is_lost_when_the_process_is_killed` kills.
-#[test]
-fn writer() {
-    let Some(folder) = std::env::var_os(WRITER) else { return };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let spool = open(Path::new(&folder));
-        let tasks = (0..6).map(|task| {
-            let spool = spool.clone();
-            tokio::spawn(async move {
-                for round in 0.. {
-                    let octets = [200, 70_000, 400, 200_000][(task + round) % 4];
-                    let entry = put(&spool, octets).await;
-                    println!("\naccepted {} {octets}", entry.id);
-                }
-            })
-        });
-        for task in tasks.collect::<Vec<_>>() {
-            task.await.unwrap();
-        }
-    });
-}
-
+/// What is on the disk is what is sent, and the log and `gatepost spool show` say what was mended.
 #[tokio::test]
-async fn nothing_accepted_is_lost_when_the_process_is_killed() {
+async fn what_is_mended_is_mended_on_the_disk() {
     let folder = tempfile::tempdir().unwrap();
-    let mut accepted = Vec::new();
-    for round in 0..20 {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "writer", "--nocapture", "--test-threads=1"])
-            .env(WRITER, folder.path())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let mut read = |line: String| {
-            let mut words = line.split(' ').skip_while(|word| *word != "accepted").skip(1);
-            if let (Some(id), Some(octets)) = (words.next(), words.next()) {
-                accepted.push((id.to_owned(), octets.parse::<usize>().unwrap()));
-            }
-        };
-        lines.by_ref().take(4).for_each(&mut read);
-        std::thread::sleep(Duration::from_micros(fastrand::u64(0..3_000) * round));
-        child.kill().unwrap();
-        child.wait().unwrap();
-        lines.for_each(&mut read);
-    }
-    assert!(accepted.len() > 40, "only {} were accepted", accepted.len());
     let spool = open(folder.path());
-    let waiting = spool.waiting().await.unwrap();
-    assert_eq!(spool.damaged().await.unwrap(), []);
-    for (id, octets) in &accepted {
-        let entry = waiting.iter().find(|entry| entry.id == *id);
-        let entry = entry.unwrap_or_else(|| panic!("{id} is lost"));
-        let kept = spool.content(entry).await.unwrap().read_all().await.unwrap();
-        assert!(kept == message(*octets), "{id} was altered");
-    }
-    // What was accepted without a word being heard of it: one for each of the tasks of a child.
-    assert!(waiting.len() <= accepted.len() + 20 * 6);
-}
-
-/// The bar: within a factor of two of what the disk's syncs allow. Not run by itself: it measures the disk.
-#[ignore = "a measurement"]
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn measure_acceptance() {
-    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let bytes = message(4_000);
-    for round in 0..3 {
-        let bare = folder.path().join(format!("bare{round}"));
-        fs::create_dir(&bare).unwrap();
-        let begun = Instant::now();
-        let writers = (0..10).map(|task| {
-            let (bare, bytes) = (bare.clone(), bytes.clone());
-            std::thread::spawn(move || {
-                for number in 0..50 {
-                    let path = bare.join(format!("{task}-{number}"));
-                    fs::write(&path, &bytes).unwrap();
-                    fs::File::open(&path).unwrap().sync_all().unwrap();
-                    fs::File::open(&bare).unwrap().sync_all().unwrap();
-                }
-            })
-        });
-        writers.collect::<Vec<_>>().into_iter().for_each(|writer| writer.join().unwrap());
-        let bare = begun.elapsed();
-        let spool = open(folder.path());
-        let _lock = spool.lock().unwrap().unwrap();
-        let begun = Instant::now();
-        let tasks = (0..10).map(|_| {
-            let spool = spool.clone();
-            tokio::spawn(async move {
-                for _ in 0..50 {
-                    put(&spool, 4_000).await;
-                }
-            })
-        });
-        for task in tasks.collect::<Vec<_>>() {
-            task.await.unwrap();
-        }
-        let spooled = begun.elapsed();
-        println!("500 messages: bare syncs {bare:?}, spooled {spooled:?}");
-        assert!(spooled < bare * 2);
-    }
-}
-
-/// The bar: twenty messages of 50 MB at once take at most 32 MiB.
-#[ignore = "a measurement, and a gigabyte"]
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn measure_memory() {
-    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let spool = open(folder.path());
-    spool.set(&settings(2 << 30));
-    put(&spool, 100_000).await;
-    let memory = || {
-        let status = fs::read_to_string("/proc/self/status").unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
-    };
-    let before = memory();
-    let begun = Instant::now();
-    let tasks = (0..20).map(|_| {
-        let spool = spool.clone();
-        tokio::spawn(async move {
-            let mut incoming = spool.receive(source(), envelope()).await.unwrap();
-            incoming.write(HEADER.as_bytes()).await.unwrap();
-            let piece = vec![b'x'; 50_000];
-            for _ in 0..1_000 {
-                incoming.write(&piece).await.unwrap();
-            }
-            let entry = incoming.commit(Vec::new()).await.unwrap();
-            let mut content = spool.content(&entry).await.unwrap();
-            while !content.piece().await.unwrap().is_empty() {}
-        })
-    });
-    for task in tasks.collect::<Vec<_>>() {
-        task.await.unwrap();
-    }
-    let grown = memory() - before;
-    println!("20 times 50 MB in {:?}: {grown} KiB more", begun.elapsed());
-    assert!(grown < 32 * 1024);
+    let envelope = Envelope { sender: "scanner".into(), ..envelope() };
+    let source = Source { sender: SenderRule::Mailbox, ..source() };
+    let mut incoming = spool.receive(source.clone(), envelope.clone()).await.unwrap();
+    let body = "one\r\n\r\ntwo\r\n".repeat(10_000);
+    incoming.write(b"From: scanner@copier.local\r\nSubject: scan\r").await.unwrap();
+    incoming.write(b"\n\r\n").await.unwrap();
+    incoming.write(body.as_bytes()).await.unwrap();
+    let entry = incoming.commit(vec!["the last one".into()]).await.unwrap();
+    assert_eq!(entry.envelope.sender, JANE);
+    assert!(entry.mends.len() > 2 && entry.mends[0] == "the last one", "{:?}", entry.mends);
+    let kept = spool.content(&entry).await.unwrap().read_all().await.unwrap();
+    let kept = String::from_utf8(kept).unwrap();
+    let (header, rest) = kept.split_once("\r\n\r\n").unwrap();
+    assert!(rest == body && header.contains(JANE) && header.contains("Message-ID: <"), "{header}");
+    assert_eq!(spool.waiting().await.unwrap(), [entry]);
+    // gatepost's own reports are as they should be.
+    let report = b"From: a@b.example\r\n\r\nreport\r\n";
+    let report_entry = spool.enqueue(source, envelope.clone(), report, true).await.unwrap();
+    assert_eq!((&report_entry.envelope, report_entry.mends.len()), (&envelope, 0));
+    let kept = spool.content(&report_entry).await.unwrap().read_all().await.unwrap();
+    assert_eq!(kept, report);
 }
