@@ -12,6 +12,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::{Account, Config};
 use crate::explain;
 use crate::oauth::Principal;
+use crate::outbox::Summary;
 use crate::store::{LiveSessions, PasswordRecord, SessionBoard, Store, Token, TokenFault};
 
 #[derive(clap::Args)]
@@ -27,7 +28,7 @@ struct Status {
     proxies: Vec<u32>,
     accounts: Vec<AccountStatus>,
     /// Mailboxes that have spooled mail.
-    spool: Vec<spool::SpoolStatus>,
+    spool: Vec<Summary>,
 }
 
 #[derive(Serialize)]

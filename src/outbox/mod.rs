@@ -29,6 +29,7 @@ mod part;
 mod room;
 mod spool;
 mod straighten;
+mod summary;
 
 pub use bounce::{Bounce, Failure, bounce};
 pub use content::Content;
@@ -41,3 +42,4 @@ pub use journal::{Event, Journal, What};
 pub use mend::{MendRules, Mended, mend};
 pub use mime::{Attachment, CannotCut, Cut, cut, header_recipients, sealed};
 pub use spool::{Spool, SpoolLock};
+pub use summary::Summary;
