@@ -18,6 +18,7 @@ use crate::secret::Secret;
 use crate::signin::sign_in_by_device;
 use crate::signin::{Begun, Callback, SignInError, SignIns, SignedIn, Waiting};
 use crate::store::{Store, Token};
+use crate::vocabulary::Resource;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -46,7 +47,7 @@ pub(super) async fn login(file: &Path, args: Args) -> Result<()> {
     let (config, store) = with_store(Config::load(file)?).await?;
     let mut principals: Vec<Principal> = Vec::new();
     for mailbox in &args.mailbox {
-        let principal = Principal::of(&*account(&config, mailbox)?);
+        let principal = Principal::among(&config.accounts, &*account(&config, mailbox)?);
         if !principals.iter().any(|other| other.key() == principal.key()) {
             principals.push(principal);
         }
@@ -128,7 +129,8 @@ fn mailboxes(config: &Config, principal: &Principal) -> Vec<String> {
 async fn try_app(store: &Store, principal: &Principal) -> Result<()> {
     let endpoint = HttpEndpoint::of(&principal.app)?;
     let asked_at = Clock::system().now();
-    match endpoint.request(&principal.app, Request::renewal(principal, None)?).await {
+    let request = Request::renewal(principal, Resource::Mail, None)?;
+    match endpoint.request(&principal.app, &principal.app.scopes, request).await {
         Ok(answer) => {
             let token = token_of(principal, answer, None, asked_at);
             store.replace_token(&principal.key(), &token).await?;
@@ -275,9 +277,8 @@ fn report(done: &SignedIn) {
 async fn by_refresh_token(store: &Store, principal: &Principal) -> Result<()> {
     let given = read_token()?;
     let asked_at = Clock::system().now();
-    let answer =
-        HttpEndpoint::of(&principal.app)?.request(&principal.app, Request::Refresh(&given)).await;
-    match answer {
+    let endpoint = HttpEndpoint::of(&principal.app)?;
+    match endpoint.request(&principal.app, &principal.app.scopes, Request::Refresh(&given)).await {
         Ok(answer) => {
             let rotated = answer.refresh_token.is_some();
             let token = token_of(principal, answer, Some(given), asked_at);
@@ -302,7 +303,7 @@ async fn keep_untried(
     let signed_in = store.token(&principal.key()).await?.0.is_some();
     match &failure {
         TokenError::Transient { reason, .. } if !signed_in => {
-            let token = Token { refresh_token: Some(given), access: None };
+            let token = Token { refresh_token: Some(given), ..Token::default() };
             store.replace_token(&principal.key(), &token).await?;
             ui::say(&format!("the refresh token is stored, but could not be tried: {reason}"));
             ui::say("gatepost run goes on trying");

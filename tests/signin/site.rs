@@ -9,6 +9,7 @@ use gatepost::config::Config;
 use gatepost::emulator::{Control, Emulator, Options, Shared, Tls};
 use gatepost::oauth::Principal;
 use gatepost::store::{Store, Token, TokenFault};
+use gatepost::vocabulary::Resource;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
@@ -213,7 +214,7 @@ impl Site {
     }
 
     pub(crate) async fn fault(&self, mailbox: &str) -> Option<TokenFault> {
-        self.store().await.fault(&self.key(mailbox)).await.unwrap()
+        self.store().await.fault(&self.key(mailbox), Resource::Mail).await.unwrap()
     }
 
     /// `gatepost status --json` of this mailbox.
