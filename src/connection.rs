@@ -265,6 +265,10 @@ impl Client {
                     self = self.start_tls(door, deadline).await?;
                 }
                 FrontendStep::Login(login) => return Ok((self, login)),
+                // No session is open to a device here.
+                FrontendStep::Device => {
+                    return Err(io::Error::from(io::ErrorKind::Unsupported).into());
+                }
                 FrontendStep::Close(closing) => return Err(self.close(closing).await),
             }
         }

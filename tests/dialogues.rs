@@ -4,13 +4,18 @@
 //!
 //! ```text
 //! protocol: imap                  imap, pop3, smtp
-//! role: frontend                  frontend (default): gatepost is the server; upstream: the client
+//! role: frontend                  frontend (default): gatepost is the server; upstream: the client;
+//!                                 receiver: the server behind the login, which takes mail itself
 //! tls: none                       none (default), starttls, implicit
 //! keywords: SIZE 1000|DSN         frontend, smtp: the upstream's EHLO keywords
+//! device: open                    frontend, smtp: mail is taken without a login
 //! goal: learn                     upstream: learn the keywords instead of logging in
 //! capabilities: ask               upstream, imap: ask for capabilities that were not told
 //! user: jane@contoso.com          upstream: whom the token is for
 //! token: <2500*t>                 upstream: the token
+//! max_size: 1000                  receiver: octets of a message
+//! bare_lf: accept                 receiver: refuse (default), accept
+//! recipients: contoso.com|a@b.c   receiver: who is allowed; default: all
 //!
 //! === what this shows
 //! # why a client does so, or what an attacker hopes for
@@ -23,10 +28,20 @@
 //! -- login jane pw                gatepost wants this user name and password checked; it is told
 //! -- accept IMAP4rev1 IDLE        that they are right, with the upstream's capabilities, or
 //! -- refuse upstream_down DNS     that they are not, with the text of this refusal
+//! -- device                       gatepost leaves the session to the device's way, and then
 //! -- unread a2 NOOP\r\n           what came behind the login and belongs to the other side
 //! -- close TooLong                gatepost ends the session, for this reason
 //! -- ready SIZE 1000|DSN          upstream: logged in, with these capabilities
 //! -- failed busy wait=5000 text   upstream: given up (token, not_permitted, busy, broken)
+//!
+//! -- content <a@b> RET=HDRS | <c@d> NOTIFY=NEVER     receiver: a message begins; each recipient behind a bar
+//! -- mend MAIL FROM with …        receiver: what was mended, behind `content` or `end`
+//! -- go_on                        receiver: it is told to go on, or
+//! -- refuse 452 4.3.1 no room     that it is not taken, with this reply
+//! -- chunk Subject: x\r\n         receiver: octets of the message, those of several chunks in one
+//! -- end                          receiver: the message is whole; it is told
+//! -- finish 250 2.0.0 safe        what has become of it
+//! -- abort too long               receiver: the message is void
 //! ```
 //!
 //! Escapes: `\r \n \t \0 \\ \xff`, `<65536*A>` for a run, `<b64:\0jane\0pw>` for base64, `<b64-:…>` without
@@ -37,6 +52,8 @@
 //! than the answer it is taken for a TLS handshake, which fails. The runner counts that as the same closing.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+#[path = "support/receiving.rs"]
+mod receiving;
 #[path = "support/session.rs"]
 mod session;
 #[path = "support/transcript.rs"]
@@ -78,6 +95,11 @@ fn smtp_upstream() {
     play_all(Protocol::Smtp, Role::Upstream);
 }
 
+#[test]
+fn smtp_receiver() {
+    play_all(Protocol::Smtp, Role::Receiver);
+}
+
 /// A file that is skipped or lost must not go unnoticed.
 #[test]
 fn none_is_lost() {
@@ -85,6 +107,9 @@ fn none_is_lost() {
         load().into_iter().filter(|dialogue| dialogue.settings.role == Role::Frontend).collect();
     let legal = frontend.iter().filter(|dialogue| dialogue.logs_in()).count();
     let hostile = frontend.len() - legal;
+    let receiver =
+        load().iter().filter(|dialogue| dialogue.settings.role == Role::Receiver).count();
+    assert!(receiver >= 70, "{receiver} of a receiver");
     assert!(legal >= 110 && hostile >= 140, "{legal} that log in, {hostile} that don't");
 }
 
@@ -126,7 +151,11 @@ fn play_all(protocol: Protocol, role: Role) {
         }
         let random = (1..=4).map(Split::Random);
         for split in [Split::Whole, Split::Octets].into_iter().chain(random) {
-            if let Err(failure) = play(&dialogue, split) {
+            let played = match role {
+                Role::Receiver => receiving::play(&dialogue, split),
+                Role::Frontend | Role::Upstream => play(&dialogue, split),
+            };
+            if let Err(failure) = played {
                 failures.push(format!("tests/dialogues/{failure} ({split:?})"));
                 break;
             }

@@ -30,10 +30,13 @@ proptest! {
         input in input(FROM_CLIENTS),
         sizes in sizes(),
         refused in 0_usize..4,
+        open in any::<bool>(),
     ) {
-        let whole = serve(protocol, tls, VecDeque::from([input.clone()]), refused);
-        prop_assert_eq!(&serve(protocol, tls, split(&input, &sizes), refused), &whole);
-        prop_assert_eq!(&serve(protocol, tls, split(&input, &[1]), refused), &whole);
+        let serve = |chunks| serve(protocol, tls, open, chunks, refused);
+        let whole = serve(VecDeque::from([input.clone()]));
+        prop_assert_eq!(&serve(split(&input, &sizes)), &whole);
+        prop_assert_eq!(&serve(split(&input, &[1])), &whole);
+        prop_assert!(open || whole.end != "device");
         prop_assert!(is_clean(&whole.said), "{:?}", String::from_utf8_lossy(&whole.said));
         for (user, _) in &whole.logins {
             prop_assert!(!user.is_empty() && !user.chars().any(char::is_control), "{:?}", user);
@@ -73,7 +76,7 @@ proptest! {
         let mut input = form.get(&forms).clone();
         let shown = String::from_utf8_lossy(&input).into_owned();
         input.extend(&behind);
-        let outcome = serve(protocol, LocalTls::Never, split(&input, &sizes), 0);
+        let outcome = serve(protocol, LocalTls::Never, false, split(&input, &sizes), 0);
         prop_assert_eq!(&outcome.logins, &vec![(user, password)], "{}", shown);
         prop_assert_eq!((&outcome.end[..], &outcome.unread), ("accepted", &behind), "{}", shown);
     }
@@ -92,10 +95,14 @@ struct Outcome {
 fn serve(
     protocol: Protocol,
     tls: LocalTls,
+    open: bool,
     mut chunks: VecDeque<Vec<u8>>,
     refused: usize,
 ) -> Outcome {
     let mut frontend = Frontend::new(protocol, tls, vec!["SIZE 1000".into()]);
+    if open {
+        frontend = frontend.open_to_device();
+    }
     let mut outcome = Outcome { said: frontend.greeting(), ..Outcome::default() };
     let close = |mut frontend: Frontend, mut outcome: Outcome, closing| {
         outcome.said.extend(frontend.goodbye(closing));
@@ -118,6 +125,15 @@ fn serve(
                 return close(frontend, outcome, Closing::PlaintextBehindStartTls);
             }
             FrontendStep::Close(closing) => return close(frontend, outcome, closing),
+            FrontendStep::Device => {
+                outcome.unread = frontend
+                    .into_unread()
+                    .into_iter()
+                    .chain(chunks.into_iter().flatten())
+                    .collect();
+                outcome.end = "device".into();
+                return outcome;
+            }
             FrontendStep::Login(login) => {
                 outcome.logins.push((login.user, login.password.expose().clone()));
                 if outcome.logins.len() <= refused {
@@ -309,6 +325,8 @@ const FROM_CLIENTS: &[&str] = &[
     "a AUTHENTICATE PLAIN AGphAW5lAHB3\r\n",
     "a LOGIN {5+}\r\nja\rne pw\r\n",
     "USER ja\x01ne\r\n",
+    "MAIL FROM:<a@b>\r\n",
+    "mail from:a@b\n",
     "QUIT\r\n",
     "a LOGOUT\r\n",
     "PROXY TCP4 ",

@@ -5,6 +5,7 @@
 mod dial;
 mod http;
 mod listen;
+mod pinned;
 mod relay;
 mod stream;
 mod tls;

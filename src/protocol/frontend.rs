@@ -4,10 +4,11 @@
 //! A [`Dialect`] has what is its protocol's own: how a command is read and how an answer is spelled.
 //!
 //! Invariant: gatepost speaks for itself here, nothing of it comes from upstream but SMTP's keywords.
-//! After a [`Step::Login`] nothing is read until [`Frontend::accept`] or [`Frontend::refuse`] was called.
+//! After a [`Step::Login`] nothing is read until [`Frontend::accept`] or [`Frontend::refuse`] was called, and
+//! of what leads to [`Step::Device`] nothing is read at all.
 
 use super::imap::ImapFrontend;
-use super::input::{Input, TooLong};
+use super::input::{Input, MAX_LINE, TooLong};
 use super::pop3::Pop3Frontend;
 use super::refusal::Refusal;
 use super::sasl::{Exchange, Failure, Login, Mechanism, Progress};
@@ -41,6 +42,9 @@ pub enum Step {
     StartTls(Vec<u8>),
     /// Check these, then call [`Frontend::accept`] or [`Frontend::refuse`].
     Login(Login),
+    /// MAIL without a login, of a session that is [`Frontend::open_to_device`]: the rest of the session is
+    /// another's, which begins with [`Frontend::into_unread`].
+    Device,
     /// Send the goodbye of this kind ([`Frontend::goodbye`]) and close.
     Close(Closing),
 }
@@ -66,6 +70,8 @@ pub enum Closing {
     ProxyHeader,
     /// The login took too long.
     Deadline,
+    /// Nothing came for too long, after the login.
+    Idle,
     /// gatepost is being stopped.
     ShuttingDown,
 }
@@ -87,6 +93,7 @@ impl Closing {
                 "the load balancer sends a PROXY header, this listener takes none: switch it off there"
             }
             Self::Deadline => "no login in time",
+            Self::Idle => "nothing came for too long",
             Self::ShuttingDown => "gatepost is being restarted",
         }
     }
@@ -135,6 +142,10 @@ pub(super) trait Dialect: Send {
     fn greeting(&self, tls: LocalTls) -> Vec<u8>;
     /// Takes a command (or a part of one) off `input`; `None`: it is not all there yet.
     fn advance(&mut self, input: &mut Input, tls: LocalTls) -> Result<Option<Action>, TooLong>;
+    /// Whether the line is the command by which a device begins that can't log in.
+    fn is_device(&self, _line: &[u8]) -> bool {
+        false
+    }
     /// Forgets all that was said in plain text.
     fn reset(&mut self);
     /// A challenge of a SASL exchange, in base64.
@@ -161,6 +172,8 @@ pub struct Frontend {
     /// How many empty lines began the session, until a first command has come: the time to see who
     /// speaks another protocol.
     opening: Option<u32>,
+    /// Mail is taken without a login.
+    open: bool,
 }
 
 impl Frontend {
@@ -179,7 +192,15 @@ impl Frontend {
             errors: 0,
             wrong_passwords: 0,
             opening: Some(0),
+            open: false,
         }
+    }
+
+    /// Mail is taken without a login: SMTP's MAIL leads to [`Step::Device`], with or without TLS and HELO.
+    /// To log in stays possible.
+    pub fn open_to_device(mut self) -> Self {
+        self.open = true;
+        self
     }
 
     /// What the server says first.
@@ -200,6 +221,9 @@ impl Frontend {
         if let Some(closing) = self.stranger() {
             return Step::Close(closing);
         }
+        if self.begins_device() {
+            return Step::Device;
+        }
         match self.advance() {
             Err(TooLong) => Step::Close(Closing::TooLong),
             Ok(None) => Step::Read,
@@ -218,6 +242,15 @@ impl Frontend {
         }
         let action = self.dialect.advance(&mut self.input, self.tls)?;
         Ok(action.map(|action| self.follow(action)))
+    }
+
+    /// A line of a SASL exchange is none, whatever it says, and a line that is too long is none either.
+    fn begins_device(&mut self) -> bool {
+        if !self.open || self.exchange.is_some() {
+            return false;
+        }
+        let line = self.input.peek_line();
+        line.is_some_and(|line| line.len() <= MAX_LINE && self.dialect.is_device(line))
     }
 
     fn follow(&mut self, action: Action) -> Step {
@@ -292,6 +325,11 @@ impl Frontend {
     /// belongs to the upstream.
     pub fn accept(mut self, welcome: &Welcome) -> (Vec<u8>, Vec<u8>) {
         (self.dialect.accepted(welcome), self.input.take_rest())
+    }
+
+    /// What the client has sent and nobody has read: after [`Step::Device`] it begins with MAIL.
+    pub fn into_unread(mut self) -> Vec<u8> {
+        self.input.take_rest()
     }
 
     /// Refuses the login with this answer; the client may try again.

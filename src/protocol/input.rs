@@ -80,6 +80,14 @@ impl Input {
         Some(self.bytes.drain(..count).collect())
     }
 
+    /// The next octets that are here, at most `count`.
+    pub(super) fn take_some(&mut self, count: u64) -> Vec<u8> {
+        match usize::try_from(count) {
+            Ok(count) => self.take(count).unwrap_or_else(|| self.take_rest()),
+            Err(_) => self.take_rest(),
+        }
+    }
+
     /// Everything that is left: what the peer sent ahead of the login's end.
     pub(super) fn take_rest(&mut self) -> Vec<u8> {
         self.searched = 0;

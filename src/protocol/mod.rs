@@ -1,4 +1,4 @@
-//! The dialogues up to the login, as sans-IO state machines: bytes in, steps out.
+//! The dialogues up to the login, and SMTP's behind it where gatepost takes the mail itself, as sans-IO state machines: bytes in, steps out.
 //!
 //! A [`Frontend`] is the server's role towards the client, an [`Upstream`] the client's role towards
 //! Exchange. There is one pair for each protocol; what all three share (line buffer, limits, counting of
@@ -22,4 +22,8 @@ pub use frontend::{Closing, Frontend, LocalTls, Step as FrontendStep};
 pub use input::MAX_LINE;
 pub use refusal::Refusal;
 pub use sasl::{Login, Xoauth2};
+pub use smtp::{
+    AllowedRecipients, Envelope, Receiver, ReceiverRules, ReceiverStep, Recipient, Reply,
+    spool_keywords,
+};
 pub use upstream::{Goal, Rejection, Step as UpstreamStep, Upstream, Welcome};

@@ -34,7 +34,7 @@ pub(crate) enum Split {
 }
 
 impl Split {
-    fn chunks(self, octets: &[u8]) -> VecDeque<Vec<u8>> {
+    pub(crate) fn chunks(self, octets: &[u8]) -> VecDeque<Vec<u8>> {
         let mut state = match self {
             Self::Whole => return VecDeque::from([octets.to_vec()]),
             Self::Octets => return octets.iter().map(|&octet| vec![octet]).collect(),
@@ -62,6 +62,7 @@ enum Event {
     Line(Vec<u8>),
     Tls,
     Login { user: Vec<u8>, password: Vec<u8> },
+    Device,
     Unread(Vec<u8>),
     Close(Closing),
     Ready(Vec<String>),
@@ -92,11 +93,16 @@ impl Session {
         let (machine, greeting) = match settings.role {
             Role::Frontend => {
                 let tls = LocalTls::from(settings.tls);
-                let frontend = Frontend::new(protocol, tls, settings.keywords.clone());
+                let mut frontend = Frontend::new(protocol, tls, settings.keywords.clone());
+                if settings.device {
+                    frontend = frontend.open_to_device();
+                }
                 let greeting = frontend.greeting();
                 (Machine::Frontend(Some(frontend)), greeting)
             }
-            Role::Upstream => (Machine::Upstream(Some(upstream(protocol, settings))), Vec::new()),
+            Role::Upstream | Role::Receiver => {
+                (Machine::Upstream(Some(upstream(protocol, settings))), Vec::new())
+            }
         };
         let unfed = VecDeque::new();
         Self { machine, split, greeting, unfed, events: VecDeque::new(), deciding: false }
@@ -141,6 +147,7 @@ impl Session {
                 Item::Login { user, password },
                 Some(Event::Login { user: got_user, password: got }),
             ) if user == got_user && password == got => Ok(()),
+            (Item::Device, Some(Event::Device)) => Ok(()),
             (Item::Unread(expected), Some(Event::Unread(unread))) if unread == expected => Ok(()),
             (Item::Close(reason), Some(Event::Close(closing)))
                 if format!("{closing:?}") == *reason =>
@@ -219,6 +226,12 @@ impl Session {
                 assert!(!login.user.chars().any(char::is_control), "{:?}", login.user);
                 let password = login.password.expose().clone();
                 self.events.push_back(Event::Login { user: login.user.into_bytes(), password });
+            }
+            FrontendStep::Device => {
+                self.events.push_back(Event::Device);
+                let mut unread = slot.take().map(Frontend::into_unread).unwrap_or_default();
+                unread.extend(self.unfed.drain(..).flatten());
+                self.events.push_back(Event::Unread(unread));
             }
             FrontendStep::StartTls(reply) if self.unfed.is_empty() => {
                 self.say(&reply)?;

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD};
-use gatepost::protocol::Refusal;
-use gatepost::vocabulary::{Protocol, TlsMode};
+use gatepost::protocol::{Refusal, Reply};
+use gatepost::vocabulary::{BareLf, Protocol, TlsMode};
 
 /// One dialogue, from the accepted connection to its end.
 #[derive(Clone, Debug)]
@@ -28,10 +28,14 @@ pub(crate) struct Settings {
     pub(crate) role: Role,
     pub(crate) tls: TlsMode,
     pub(crate) keywords: Vec<String>,
+    pub(crate) device: bool,
     pub(crate) learn: bool,
     pub(crate) ask: bool,
     pub(crate) user: String,
     pub(crate) token: String,
+    pub(crate) max_size: u64,
+    pub(crate) bare_lf: BareLf,
+    pub(crate) recipients: Option<Vec<String>>,
 }
 
 /// Which side of gatepost is talking.
@@ -39,6 +43,7 @@ pub(crate) struct Settings {
 pub(crate) enum Role {
     Frontend,
     Upstream,
+    Receiver,
 }
 
 /// A line of a dialogue.
@@ -59,8 +64,14 @@ pub(crate) enum Item {
     },
     Accept(Vec<String>),
     Refuse(Refusal),
+    Device,
     Unread(Vec<u8>),
     Close(String),
+    /// Receiver: what it does besides talking, in words.
+    Told(Vec<u8>),
+    GoOn,
+    RefuseContent(Reply),
+    Finish(Reply),
     Ready(Vec<String>),
     Failed {
         kind: String,
@@ -76,7 +87,10 @@ impl Dialogue {
     }
 
     fn check(self) -> Result<Self, String> {
-        let expects = |item: &Item| !matches!(item, Item::Send(_) | Item::Refuse(_));
+        let expects = |item: &Item| {
+            use Item::{Finish, GoOn, Refuse, RefuseContent, Send};
+            !matches!(item, Send(_) | Refuse(_) | GoOn | RefuseContent(_) | Finish(_))
+        };
         if self.settings.protocol.is_none() {
             return Err(format!("{}:{}: no protocol", self.file, self.line));
         }
@@ -94,10 +108,14 @@ impl Default for Settings {
             role: Role::Frontend,
             tls: TlsMode::None,
             keywords: Vec::new(),
+            device: false,
             learn: false,
             ask: false,
             user: "jane@contoso.com".into(),
             token: "tok".into(),
+            max_size: 1000,
+            bare_lf: BareLf::Refuse,
+            recipients: None,
         }
     }
 }
@@ -160,6 +178,7 @@ fn setting(settings: &mut Settings, line: &str) -> Result<(), String> {
             settings.role = match value {
                 "frontend" => Role::Frontend,
                 "upstream" => Role::Upstream,
+                "receiver" => Role::Receiver,
                 _ => return Err(format!("role {value:?}")),
             }
         }
@@ -172,9 +191,19 @@ fn setting(settings: &mut Settings, line: &str) -> Result<(), String> {
             }
         }
         "keywords" => settings.keywords = list(value),
+        "device" => settings.device = value == "open",
         "goal" => settings.learn = value == "learn",
         "capabilities" => settings.ask = value == "ask",
         "user" => settings.user = value.into(),
+        "max_size" => settings.max_size = value.parse().map_err(|_| format!("size {value:?}"))?,
+        "bare_lf" => {
+            settings.bare_lf = match value {
+                "refuse" => BareLf::Refuse,
+                "accept" => BareLf::Accept,
+                _ => return Err(format!("bare_lf {value:?}")),
+            }
+        }
+        "recipients" => settings.recipients = Some(list(value)),
         "token" => settings.token = text(value)?,
         _ => return Err(format!("header {name:?}")),
     }
@@ -183,9 +212,12 @@ fn setting(settings: &mut Settings, line: &str) -> Result<(), String> {
 
 fn item(role: Role, line: &str) -> Result<Item, String> {
     if let Some(directive) = line.strip_prefix("-- ") {
-        return self::directive(directive);
+        return match role {
+            Role::Receiver => receiving(directive),
+            Role::Frontend | Role::Upstream => self::directive(directive),
+        };
     }
-    let peer = if role == Role::Frontend { "C" } else { "S" };
+    let peer = if role == Role::Upstream { "S" } else { "C" };
     let (mark, rest) = line.split_at_checked(2).ok_or("a line of one character")?;
     let octets = octets(rest.strip_prefix(' ').unwrap_or(rest))?;
     match (mark.starts_with(peer), mark.get(1..)) {
@@ -208,12 +240,29 @@ fn directive(text: &str) -> Result<Item, String> {
         }
         "accept" => Item::Accept(rest.split_ascii_whitespace().map(str::to_owned).collect()),
         "refuse" => Item::Refuse(refusal(rest)?),
+        "device" => Item::Device,
         "unread" => Item::Unread(octets(rest)?),
         "close" => Item::Close(rest.into()),
         "ready" => Item::Ready(list(rest)),
         "failed" => failed(rest)?,
         _ => return Err(format!("directive {name:?}")),
     })
+}
+
+fn receiving(text: &str) -> Result<Item, String> {
+    let (name, rest) = text.split_once(' ').unwrap_or((text, ""));
+    Ok(match name {
+        "go_on" => Item::GoOn,
+        "refuse" => Item::RefuseContent(reply(rest)?),
+        "finish" => Item::Finish(reply(rest)?),
+        "content" | "mend" | "chunk" | "end" | "abort" | "close" => Item::Told(octets(text)?),
+        _ => return Err(format!("directive {name:?}")),
+    })
+}
+
+fn reply(rest: &str) -> Result<Reply, String> {
+    let (code, text) = rest.split_once(' ').ok_or("a reply wants a code and words")?;
+    Ok(Reply::new(code.parse().map_err(|_| format!("code {code:?}"))?, text))
 }
 
 fn failed(rest: &str) -> Result<Item, String> {

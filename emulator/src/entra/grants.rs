@@ -119,7 +119,7 @@ fn bare(status: u16, retry_after: Option<u64>) -> Response {
 }
 
 /// Closes the connection without an answer: a body that fails at once takes its unsent head with it.
-fn hang_up() -> Response {
+pub(crate) fn hang_up() -> Response {
     let failed = Err::<Bytes, _>(io::Error::from(io::ErrorKind::ConnectionReset));
     Body::from_stream(stream::iter([failed])).into_response()
 }

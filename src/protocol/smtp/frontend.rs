@@ -1,7 +1,8 @@
 //! SMTP's server role before the login.
 //!
 //! Invariant: the EHLO answer lists the upstream's own keywords, because a client keeps what it saw before
-//! AUTH; only STARTTLS and AUTH are gatepost's. No mail is taken without a login.
+//! AUTH; only STARTTLS and AUTH are gatepost's. No mail is taken without a login, unless the session is open
+//! to a device.
 
 use super::super::frontend::{Action, Closing, Dialect, LocalTls};
 use super::super::input::{Input, TooLong, split_word};
@@ -31,6 +32,11 @@ impl Dialect for SmtpFrontend {
     fn advance(&mut self, input: &mut Input, tls: LocalTls) -> Result<Option<Action>, TooLong> {
         let Some(line) = input.line()? else { return Ok(None) };
         Ok(Some(self.run(&line, tls)))
+    }
+
+    fn is_device(&self, line: &[u8]) -> bool {
+        let (name, _) = split_word(line.trim_ascii());
+        name.eq_ignore_ascii_case(b"MAIL")
     }
 
     fn reset(&mut self) {
@@ -67,14 +73,7 @@ impl Dialect for SmtpFrontend {
     }
 
     fn goodbye(&mut self, closing: Closing) -> Vec<u8> {
-        let code = match closing {
-            Closing::Quit => return b"221 2.0.0 bye\r\n".to_vec(),
-            Closing::TooLong => "500 5.5.2",
-            Closing::Deadline => "421 4.4.2",
-            Closing::ShuttingDown => "421 4.3.2",
-            _ => "421 4.7.0",
-        };
-        format!("{code} {}\r\n", closing.text()).into_bytes()
+        goodbye(closing)
     }
 }
 
@@ -128,6 +127,18 @@ impl SmtpFrontend {
         };
         Action::Authenticate(mechanism, (!initial.is_empty()).then(|| initial.to_vec()))
     }
+}
+
+/// The last words, before the login and after it.
+pub(super) fn goodbye(closing: Closing) -> Vec<u8> {
+    let code = match closing {
+        Closing::Quit => return b"221 2.0.0 bye\r\n".to_vec(),
+        Closing::TooLong => "500 5.5.2",
+        Closing::Deadline | Closing::Idle => "421 4.4.2",
+        Closing::ShuttingDown => "421 4.3.2",
+        _ => "421 4.7.0",
+    };
+    format!("{code} {}\r\n", closing.text()).into_bytes()
 }
 
 fn reply(text: &str) -> Action {

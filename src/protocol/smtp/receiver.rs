@@ -1,0 +1,560 @@
+//! SMTP's server role behind the login, where gatepost takes the message itself.
+//!
+//! Invariant: nothing is promised here. A message begins with [`ReceiverStep::Content`] and is either void by
+//! [`ReceiverStep::Abort`] or whole by [`ReceiverStep::End`], and only the driver's word, by
+//! [`Receiver::finish`], makes a 250 of it. No content is held: what is pushed comes out or is forgotten.
+
+use std::collections::VecDeque;
+
+use super::super::frontend::Closing;
+use super::super::input::{Input, TooLong, split_word};
+use super::content::{Decoder, Fault};
+use super::envelope::{self, AllowedRecipients, Envelope};
+use super::frontend::goodbye;
+use super::parameters::{has_smtputf8, too_long};
+use super::reply::Reply;
+use crate::vocabulary::BareLf;
+
+/// Wrong commands without a message that was taken in between: Postfix's `smtpd_hard_error_limit`. Refused
+/// recipients and messages are none, since a device can't help them.
+const MAX_ERRORS: u32 = 20;
+
+/// Recipients of a message: Exchange Online's limit (RFC 5321 section 4.5.3.1.8 wants at least 100).
+const MAX_RECIPIENTS: usize = 500;
+
+/// The EHLO keywords of a listener that takes messages itself, for before the login and behind it.
+pub fn spool_keywords(max_size: u64) -> Vec<String> {
+    let size = format!("SIZE {max_size}");
+    let rest = ["PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES", "CHUNKING", "DSN", "SMTPUTF8"];
+    std::iter::once(size).chain(rest.map(String::from)).collect()
+}
+
+/// What is taken of a client.
+#[derive(Clone, Debug)]
+pub struct ReceiverRules {
+    /// Octets of a message.
+    pub max_size: u64,
+    /// What is done with line feeds of their own.
+    pub bare_lf: BareLf,
+    /// Whom it may send to; `None`: everybody.
+    pub recipients: Option<AllowedRecipients>,
+}
+
+/// What the driver of a Receiver does next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReceiverStep {
+    /// Read from the client, then [`Receiver::push`].
+    Read,
+    /// Send these to the client.
+    Write(Vec<u8>),
+    /// A message begins: call [`Receiver::go_on`] once there is a place for it, else [`Receiver::refuse`].
+    /// With the mends of its envelope, in words.
+    Content(Envelope, Vec<String>),
+    /// Octets of the message, with CRLF for every line end and no dot doubled.
+    Chunk(Vec<u8>),
+    /// The message is whole: make it durable, then call [`Receiver::finish`]. With the mends of its content.
+    End(Vec<String>),
+    /// The message is void for this reason: drop it. The client is told without the driver.
+    Abort(String),
+    /// Send the goodbye of this kind ([`Receiver::goodbye`]) and close.
+    Close(Closing),
+}
+
+/// A session behind its login. See the module's invariant.
+pub struct Receiver {
+    rules: ReceiverRules,
+    input: Input,
+    /// What is to be done before anything else is read.
+    ahead: VecDeque<ReceiverStep>,
+    state: State,
+    transaction: Transaction,
+    errors: u32,
+}
+
+/// What is read next.
+#[derive(Clone, Debug)]
+enum State {
+    Command,
+    /// Nothing: [`ReceiverStep::Content`] wants its answer.
+    Asked(Carrier),
+    /// Content of the message.
+    Content(Carrier),
+    /// Octets of a chunk that nobody wants; then this is the answer.
+    Skip(u64, Reply),
+    /// Nothing: [`ReceiverStep::End`] wants its answer.
+    Ended,
+    /// Nothing any more.
+    Over(Closing),
+}
+
+/// How content comes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Carrier {
+    Data,
+    /// RFC 3030: so many octets are to come, and whether they are the message's last ones.
+    Bdat {
+        left: u64,
+        last: bool,
+    },
+}
+
+/// How far the client is with a message.
+enum Transaction {
+    None,
+    /// It was refused at MAIL, at all of RCPT or at a chunk: so is what was pipelined behind that, which is
+    /// no further error (RFC 3030 section 2 for BDAT).
+    Refused,
+    Open(Box<Open>),
+    /// The driver has the envelope.
+    Begun(Decoder),
+}
+
+/// An envelope in the making.
+#[derive(Default)]
+struct Open {
+    envelope: Envelope,
+    mends: Vec<String>,
+    /// A recipient was refused.
+    refused: bool,
+}
+
+impl Open {
+    fn mended(&mut self, mends: Vec<String>) {
+        for mend in mends {
+            if !self.mends.contains(&mend) {
+                self.mends.push(mend);
+            }
+        }
+    }
+}
+
+impl Receiver {
+    /// A session whose client is known.
+    pub fn new(rules: ReceiverRules) -> Self {
+        Self {
+            rules,
+            input: Input::default(),
+            ahead: VecDeque::new(),
+            state: State::Command,
+            transaction: Transaction::None,
+            errors: 0,
+        }
+    }
+
+    /// Takes what the client sent, also what came behind its login.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.input.push(bytes);
+    }
+
+    /// The next thing to do.
+    pub fn step(&mut self) -> ReceiverStep {
+        loop {
+            if let Some(step) = self.ahead.pop_front() {
+                return step;
+            }
+            let goes_on = match &self.state {
+                State::Command => self.command(),
+                State::Content(Carrier::Data) => self.data(),
+                &State::Content(Carrier::Bdat { left, last }) => self.chunk(left, last),
+                &State::Skip(left, _) => self.skip(left),
+                State::Asked(_) | State::Ended => false,
+                &State::Over(closing) => return ReceiverStep::Close(closing),
+            };
+            if !goes_on {
+                return ReceiverStep::Read;
+            }
+        }
+    }
+
+    /// Answers [`ReceiverStep::Content`]: there is a place for the message.
+    pub fn go_on(&mut self) {
+        let State::Asked(carrier) = self.state else { return };
+        if carrier == Carrier::Data {
+            self.say(&Reply::new(354, "end with a dot on a line of its own"));
+        }
+        self.state = State::Content(carrier);
+    }
+
+    /// Answers [`ReceiverStep::Content`]: there is none. The reply is for DATA or BDAT.
+    pub fn refuse(&mut self, reply: &Reply) {
+        match self.state {
+            State::Asked(Carrier::Data) => {
+                self.transaction = Transaction::None;
+                self.state = State::Command;
+                self.say(reply);
+            }
+            State::Asked(Carrier::Bdat { left, .. }) => {
+                self.transaction = Transaction::Refused;
+                self.state = State::Skip(left, reply.clone());
+            }
+            _ => {}
+        }
+    }
+
+    /// Answers [`ReceiverStep::End`]: what has become of the message.
+    pub fn finish(&mut self, reply: &Reply) {
+        if !matches!(self.state, State::Ended) {
+            return;
+        }
+        if reply.is_positive() {
+            self.errors = 0;
+        }
+        self.transaction = Transaction::None;
+        self.state = State::Command;
+        self.say(reply);
+    }
+
+    /// The last words.
+    pub fn goodbye(&mut self, closing: Closing) -> Vec<u8> {
+        goodbye(closing)
+    }
+
+    fn say(&mut self, reply: &Reply) {
+        self.ahead.push_back(ReceiverStep::Write(reply.line()));
+    }
+
+    /// Says it and counts it, if it is an error.
+    fn answer(&mut self, reply: &Reply) {
+        self.say(reply);
+        if reply.is_error() {
+            self.errors += 1;
+        }
+        if self.errors >= MAX_ERRORS {
+            self.close(Closing::TooManyErrors);
+        }
+    }
+
+    fn close(&mut self, closing: Closing) {
+        self.reset("the session has ended");
+        self.state = State::Over(closing);
+    }
+
+    /// Forgets the message that is under way.
+    fn reset(&mut self, why: &str) {
+        let former = std::mem::replace(&mut self.transaction, Transaction::None);
+        if matches!(former, Transaction::Begun(_)) {
+            self.ahead.push_back(ReceiverStep::Abort(why.into()));
+        }
+    }
+}
+
+/// Commands.
+impl Receiver {
+    fn command(&mut self) -> bool {
+        match self.input.line() {
+            Ok(None) => return false,
+            Err(TooLong) => self.close(Closing::TooLong),
+            Ok(Some(line)) => self.run(line.trim_ascii()),
+        }
+        true
+    }
+
+    fn run(&mut self, line: &[u8]) {
+        let (name, arguments) = split_word(line);
+        let reply = match name.to_ascii_uppercase().as_slice() {
+            b"EHLO" => return self.ehlo(),
+            b"HELO" => {
+                self.reset("the client said HELO before its end");
+                Reply::new(250, "localhost")
+            }
+            b"MAIL" => self.mail(arguments),
+            b"RCPT" => return self.rcpt(arguments),
+            b"DATA" => return self.begin_data(arguments),
+            b"BDAT" => return self.begin_chunk(arguments),
+            b"RSET" => {
+                self.reset("the client said RSET before its end");
+                Reply::new(250, "2.0.0 done")
+            }
+            b"NOOP" => Reply::new(250, "2.0.0 done"),
+            b"VRFY" => Reply::new(252, "2.0.0 send a message and see"),
+            b"HELP" => Reply::new(214, "2.0.0 see docs/devices.md of gatepost"),
+            b"QUIT" => return self.close(Closing::Quit),
+            b"AUTH" => Reply::new(503, "5.5.1 this session needs no login any more"),
+            b"STARTTLS" => Reply::new(503, "5.5.1 STARTTLS comes before the login and MAIL"),
+            b"EXPN" => Reply::new(502, "5.5.1 EXPN is not offered here"),
+            _ => Reply::new(500, "5.5.1 command not known"),
+        };
+        self.answer(&reply);
+    }
+
+    fn ehlo(&mut self) {
+        self.reset("the client said EHLO before its end");
+        let mut answer = String::from("250-localhost");
+        let mut keywords = spool_keywords(self.rules.max_size).into_iter().peekable();
+        while let Some(keyword) = keywords.next() {
+            let mark = if keywords.peek().is_some() { '-' } else { ' ' };
+            answer += &format!("\r\n250{mark}{keyword}");
+        }
+        answer += "\r\n";
+        self.ahead.push_back(ReceiverStep::Write(answer.into_bytes()));
+    }
+
+    fn mail(&mut self, arguments: &[u8]) -> Reply {
+        if let Transaction::Open(_) = self.transaction {
+            return Reply::new(503, "5.5.1 a message is under way: RSET comes first");
+        }
+        self.reset("the client began another message before its end");
+        match envelope::mail(arguments, self.rules.max_size) {
+            Ok(mail) => {
+                let envelope = Envelope {
+                    sender: mail.sender,
+                    parameters: mail.parameters,
+                    recipients: Vec::new(),
+                };
+                let open = Open { envelope, mends: mail.mends, refused: false };
+                self.transaction = Transaction::Open(Box::new(open));
+                Reply::new(250, "2.1.0 sender taken")
+            }
+            Err(reply) => {
+                self.transaction = Transaction::Refused;
+                reply
+            }
+        }
+    }
+
+    fn rcpt(&mut self, arguments: &[u8]) {
+        let open = match &mut self.transaction {
+            Transaction::Open(open) => open,
+            Transaction::Refused => return self.say(&refused()),
+            Transaction::None => {
+                return self.answer(&Reply::new(503, "5.5.1 MAIL comes before RCPT"));
+            }
+            Transaction::Begun(_) => {
+                return self.answer(&Reply::new(503, "5.5.1 RCPT comes before BDAT"));
+            }
+        };
+        let reply = add_recipient(open, arguments, self.rules.recipients.as_ref());
+        open.refused |= !reply.is_positive();
+        self.answer(&reply);
+    }
+
+    fn begin_data(&mut self, arguments: &[u8]) {
+        let fault = match &self.transaction {
+            _ if !arguments.is_empty() => Some(Reply::new(501, "5.5.4 DATA has no argument")),
+            Transaction::Begun(_) => {
+                Some(Reply::new(503, "5.5.1 a message begun with BDAT ends with BDAT"))
+            }
+            _ => None,
+        };
+        if let Some(reply) = fault {
+            return self.answer(&reply);
+        }
+        match self.envelope() {
+            Ok(()) => {
+                let decoder = Decoder::data(self.rules.bare_lf, self.rules.max_size);
+                self.begin(decoder, Carrier::Data);
+            }
+            Err(reply) => self.unready(&reply),
+        }
+    }
+
+    fn begin_chunk(&mut self, arguments: &[u8]) {
+        let Some((size, last)) = chunk_size(arguments) else {
+            return self.answer(&Reply::new(501, "5.5.4 write BDAT, a size, and LAST if it is"));
+        };
+        let room = match &self.transaction {
+            Transaction::Begun(decoder) => decoder.room(),
+            _ => match self.envelope() {
+                Ok(()) => self.rules.max_size,
+                Err(reply) => {
+                    // What stands behind it is no command, whatever the answer (RFC 3030 section 2).
+                    self.state = State::Skip(size, reply);
+                    return;
+                }
+            },
+        };
+        if size > room {
+            self.reset("too long");
+            self.transaction = Transaction::Refused;
+            self.state = State::Skip(size, too_long(self.rules.max_size));
+            return;
+        }
+        let carrier = Carrier::Bdat { left: size, last };
+        match self.transaction {
+            Transaction::Begun(_) => self.state = State::Content(carrier),
+            _ => {
+                let decoder = Decoder::chunks(self.rules.bare_lf, self.rules.max_size);
+                self.begin(decoder, carrier);
+            }
+        }
+    }
+
+    /// Whether a message can begin.
+    fn envelope(&self) -> Result<(), Reply> {
+        match &self.transaction {
+            Transaction::Open(open) if !open.envelope.recipients.is_empty() => Ok(()),
+            Transaction::Open(open) if open.refused => {
+                Err(Reply::new(554, "5.5.1 no valid recipients"))
+            }
+            Transaction::Open(_) => Err(Reply::new(503, "5.5.1 RCPT comes before the message")),
+            Transaction::Refused => Err(refused()),
+            _ => Err(Reply::new(503, "5.5.1 MAIL and RCPT come before the message")),
+        }
+    }
+
+    fn begin(&mut self, decoder: Decoder, carrier: Carrier) {
+        let former = std::mem::replace(&mut self.transaction, Transaction::Begun(decoder));
+        if let Transaction::Open(open) = former {
+            let Open { envelope, mends, .. } = *open;
+            self.ahead.push_back(ReceiverStep::Content(envelope, mends));
+            self.state = State::Asked(carrier);
+        }
+    }
+
+    /// The answer to DATA or BDAT when no message can begin.
+    fn unready(&mut self, reply: &Reply) {
+        match &self.transaction {
+            Transaction::Open(open) if open.refused => {
+                self.transaction = Transaction::Refused;
+                self.answer(reply);
+            }
+            Transaction::Refused => self.say(reply),
+            _ => self.answer(reply),
+        }
+    }
+}
+
+/// Content.
+impl Receiver {
+    fn data(&mut self) -> bool {
+        let Transaction::Begun(decoder) = &mut self.transaction else { return false };
+        if self.input.is_empty() {
+            return false;
+        }
+        let octets = self.input.take_rest();
+        let (was_void, fed) = (decoder.fault().is_some(), decoder.feed(&octets));
+        self.input.push(octets.get(fed.used..).unwrap_or_default());
+        let (fault, mends) = (decoder.fault(), decoder.mends());
+        match fault {
+            None => self.chunk_out(fed.out),
+            Some(fault) if !was_void => self.ahead.push_back(ReceiverStep::Abort(why(fault))),
+            Some(_) => {}
+        }
+        match fault {
+            _ if !fed.end => {}
+            None => {
+                self.ahead.push_back(ReceiverStep::End(mends));
+                self.state = State::Ended;
+            }
+            Some(fault) => {
+                self.transaction = Transaction::None;
+                self.state = State::Command;
+                self.say(&self.verdict(fault));
+            }
+        }
+        true
+    }
+
+    fn chunk(&mut self, left: u64, last: bool) -> bool {
+        let Transaction::Begun(decoder) = &mut self.transaction else { return false };
+        if left > 0 && self.input.is_empty() {
+            return false;
+        }
+        let octets = self.input.take_some(left);
+        let left = left.saturating_sub(u64::try_from(octets.len()).unwrap_or(u64::MAX));
+        let mut out = decoder.feed(&octets).out;
+        if left == 0 && last {
+            out.append(&mut decoder.finish());
+        }
+        if let Some(fault) = decoder.fault() {
+            self.reset(&why(fault));
+            self.transaction = Transaction::Refused;
+            self.state = State::Skip(left, self.verdict(fault));
+            return true;
+        }
+        let mends = decoder.mends();
+        self.chunk_out(out);
+        match (left, last) {
+            (0, true) => {
+                self.ahead.push_back(ReceiverStep::End(mends));
+                self.state = State::Ended;
+            }
+            (0, false) => {
+                self.state = State::Command;
+                self.say(&Reply::new(250, "2.6.0 chunk taken"));
+            }
+            _ => self.state = State::Content(Carrier::Bdat { left, last }),
+        }
+        true
+    }
+
+    fn chunk_out(&mut self, out: Vec<u8>) {
+        if !out.is_empty() {
+            self.ahead.push_back(ReceiverStep::Chunk(out));
+        }
+    }
+
+    /// Reads what nobody wants, then says why.
+    fn skip(&mut self, left: u64) -> bool {
+        if left > 0 && self.input.is_empty() {
+            return false;
+        }
+        let count = self.input.take_some(left).len();
+        let State::Skip(left, reply) = &mut self.state else { return false };
+        *left = left.saturating_sub(u64::try_from(count).unwrap_or(u64::MAX));
+        if *left == 0 {
+            let reply = reply.clone();
+            self.state = State::Command;
+            self.unready(&reply);
+        }
+        true
+    }
+
+    fn verdict(&self, fault: Fault) -> Reply {
+        match fault {
+            Fault::TooLong => too_long(self.rules.max_size),
+            Fault::Bare => Reply::new(
+                550,
+                "5.6.11 a bare line feed or carriage return in the message; if the device can't do \
+                 otherwise: bare_lf = \"accept\" on this listener",
+            ),
+        }
+    }
+}
+
+/// For the log.
+fn why(fault: Fault) -> String {
+    match fault {
+        Fault::TooLong => "too long".into(),
+        Fault::Bare => "a bare line feed or carriage return".into(),
+    }
+}
+
+fn refused() -> Reply {
+    Reply::new(503, "5.5.1 this message was refused: MAIL begins another")
+}
+
+fn add_recipient(open: &mut Open, arguments: &[u8], allowed: Option<&AllowedRecipients>) -> Reply {
+    if open.envelope.recipients.len() >= MAX_RECIPIENTS {
+        return Reply::new(452, format!("4.5.3 {MAX_RECIPIENTS} recipients are the limit"));
+    }
+    let rcpt = match envelope::rcpt(arguments) {
+        Ok(rcpt) => rcpt,
+        Err(reply) => return reply,
+    };
+    let address = &rcpt.recipient.address;
+    if allowed.is_some_and(|allowed| !allowed.allows(address)) {
+        let words = "is not among the recipients that this device may send to";
+        return Reply::new(550, format!("5.7.1 {address} {words}"));
+    }
+    if !address.is_ascii() && !has_smtputf8(&open.envelope.parameters) {
+        open.envelope.parameters.push("SMTPUTF8".into());
+        open.mended(vec!["RCPT TO without SMTPUTF8".into()]);
+    }
+    open.mended(rcpt.mends);
+    open.envelope.recipients.push(rcpt.recipient);
+    Reply::new(250, "2.1.5 recipient taken")
+}
+
+/// RFC 3030 section 2: `1000 LAST`.
+fn chunk_size(arguments: &[u8]) -> Option<(u64, bool)> {
+    let (size, last) = split_word(arguments);
+    let last = match last {
+        b"" => false,
+        word if word.eq_ignore_ascii_case(b"LAST") => true,
+        _ => return None,
+    };
+    let digits = !size.is_empty() && size.iter().all(u8::is_ascii_digit);
+    let size = std::str::from_utf8(size).ok().filter(|_| digits)?.parse().ok()?;
+    Some((size, last))
+}
