@@ -1,25 +1,42 @@
 //! The outbox: what devices hand over is put right, kept, and delivered by SMTP or Microsoft Graph.
 //!
+//! | files | what they do |
+//! | --- | --- |
+//! | `incoming`, `spool`, `entry`, `content`, `journal` | the spool on the disk |
+//! | `mend`, `straighten`, `header`, `address` | senders and headers, put right |
+//! | `bounce` | reports of what can't be delivered |
+//! | `mime`, `part` | what Microsoft Graph needs to know of a message |
+//!
 //! Invariant: what the [`Spool`] has taken stays in it until it was delivered, has failed (and then stays where
-//! people find it), or was dropped by a person.
+//! people find it), or was dropped by a person. What can be decided without a file or a socket is decided without
+//! one.
 
+mod address;
+mod bounce;
 mod content;
 mod entry;
 mod error;
 mod files;
 mod folder;
 mod hand;
+mod header;
 mod incoming;
 mod journal;
 mod mend;
+mod mime;
+mod part;
 mod room;
 mod spool;
+mod straighten;
 
+pub use bounce::{Bounce, Failure, bounce};
 pub use content::Content;
 pub use entry::{Damaged, Entry, Place, Progress, Source};
 pub use error::SpoolError;
 pub use files::Stamp;
+pub use header::{Field, Header};
 pub use incoming::Incoming;
 pub use journal::{Event, Journal, What};
 pub use mend::{MendRules, Mended, mend};
+pub use mime::{Attachment, CannotCut, Cut, cut, header_recipients, sealed};
 pub use spool::{Spool, SpoolLock};

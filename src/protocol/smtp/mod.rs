@@ -9,6 +9,7 @@ mod frontend;
 mod parameters;
 mod receiver;
 mod reply;
+mod transaction;
 mod upstream;
 
 pub(super) use frontend::SmtpFrontend;
