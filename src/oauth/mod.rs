@@ -36,7 +36,7 @@ pub use claims::Claims;
 pub use client_key::{ClientKey, KeyError};
 pub use device::DeviceCode;
 pub use endpoint::{Answer, HttpEndpoint, Poll, TokenEndpoint};
-pub use error::{TokenError, Trace};
+pub use error::{TokenError, Trace, retry_after};
 pub use expiry::watch_expiry;
 pub use life::{AccessToken, token_of};
 pub use once::{Renewed, renew_once};
