@@ -11,8 +11,9 @@ use super::large::large;
 use super::{UsageError, account, ui, with_store};
 use crate::clock::Clock;
 use crate::config::{Config, Grant};
+use crate::explain;
 use crate::oauth::{
-    HttpEndpoint, Principal, Redirected, Request, TokenEndpoint, TokenError, token_of,
+    HttpEndpoint, Principal, Redirected, Request, TokenEndpoint, TokenError, renew_once, token_of,
 };
 use crate::secret::Secret;
 use crate::signin::sign_in_by_device;
@@ -76,6 +77,7 @@ pub(super) async fn sign_in(
     refresh_token_stdin: bool,
 ) -> Result<()> {
     let mut in_browsers = Vec::new();
+    let by_graph: Vec<_> = principals.iter().filter(|one| one.graph).cloned().collect();
     for principal in principals {
         match way(&principal, place, refresh_token_stdin)? {
             Way::ByItself => try_app(store, &principal).await?,
@@ -84,10 +86,29 @@ pub(super) async fn sign_in(
             Way::RefreshToken => by_refresh_token(store, &principal).await?,
         }
     }
-    if in_browsers.is_empty() {
-        return Ok(());
+    if !in_browsers.is_empty() {
+        by_browser(config, store, in_browsers, !place.no_browser).await?;
     }
-    by_browser(config, store, in_browsers, !place.no_browser).await
+    for principal in &by_graph {
+        try_graph(store, principal).await?;
+    }
+    Ok(())
+}
+
+/// Whether the sign-in is good for sending by Microsoft Graph as well. Without that mail goes on.
+async fn try_graph(store: &Store, principal: &Principal) -> Result<()> {
+    let endpoint = HttpEndpoint::of(&principal.app)?;
+    match renew_once(store, &endpoint, principal, Resource::Graph).await {
+        Ok(_) => ui::say(&format!("{principal} may use Microsoft Graph")),
+        Err(failure) => {
+            let entry = explain::best(&failure.to_string());
+            let remedy = entry.map(|entry| entry.remedy_for("MAILBOX")).unwrap_or_default();
+            ui::say(&format!(
+                "warning: {principal} is signed in for mail, but not for Microsoft Graph: {failure}\n{remedy}"
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn way(principal: &Principal, place: Place, refresh_token_stdin: bool) -> Result<Way> {

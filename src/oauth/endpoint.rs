@@ -20,7 +20,7 @@ use super::{Principal, TokenError};
 use crate::config::App;
 use crate::net::{ClientTls, HttpClient, TlsError, http_client};
 use crate::secret::Secret;
-use crate::vocabulary::Cause;
+use crate::vocabulary::{Cause, Resource};
 
 /// Largest answer that is read: a token has a few kilobytes.
 const LARGEST_ANSWER: usize = 256 * 1024;
@@ -83,13 +83,28 @@ impl HttpEndpoint {
 
     /// Asks for a code that a person can type elsewhere (RFC 8628 section 3.1).
     pub async fn device_code(&self, principal: &Principal) -> Result<DeviceCode, TokenError> {
-        let app = &principal.app;
+        let (mail, all) = (principal.scopes(Resource::Mail), principal.consents());
+        match self.device_code_for(&principal.app, &all).await {
+            // That a code may be for several resources is documented for browsers alone. Graph can be consented to
+            // otherwise.
+            Err(TokenError::Permanent { .. }) if all != mail => {
+                self.device_code_for(&principal.app, &mail).await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn device_code_for(
+        &self,
+        app: &App,
+        scopes: &[String],
+    ) -> Result<DeviceCode, TokenError> {
         let Some(url) = &app.device_url else {
             let reason = format!("provider {} has no device_url", app.provider.name);
             return Err(TokenError::permanent(reason, Cause::Registration));
         };
         let mut form = Form::default();
-        form.add("client_id", &app.client_id).add("scope", &principal.consents().join(" "));
+        form.add("client_id", &app.client_id).add("scope", &scopes.join(" "));
         let body = self.post(url, &form).await??;
         serde_json::from_slice(body.expose())
             .map_err(|_| TokenError::transient("the device endpoint's answer is not one"))

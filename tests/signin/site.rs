@@ -110,6 +110,11 @@ impl Site {
                 scope("SMTP.Send")
             );
         }
+        own += &format!(
+            "graph = \"{}\"\ngraph_scopes = [\"https://graph.microsoft.com/Mail.Send\", \"offline_access\"]\n\
+             graph_app_scopes = [\"https://graph.microsoft.com/.default\"]\n",
+            self.emulator.graph_url()
+        );
         let listener =
             "[[listener]]\nprotocol = \"imap\"\nlisten = \"127.0.0.1:0\"\nprovider = \"lab\"\n";
         let text = format!(
@@ -200,7 +205,7 @@ impl Site {
         Store::open(&self.config().state_dir, None).await.unwrap()
     }
 
-    fn key(&self, mailbox: &str) -> String {
+    pub(crate) fn key(&self, mailbox: &str) -> String {
         Principal::of(&self.config().account(mailbox).unwrap()).key()
     }
 
