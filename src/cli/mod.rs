@@ -16,6 +16,7 @@ mod logout;
 mod logs;
 mod password;
 mod run;
+mod spool;
 mod status;
 mod ui;
 
@@ -63,6 +64,9 @@ enum Command {
     Logout(logout::Args),
     /// Show accounts, tokens, last errors and live sessions
     Status(status::Args),
+    /// The mail that gatepost has taken: what waits, what failed, try again, drop
+    #[command(subcommand)]
+    Spool(spool::Command),
     /// Say what an error code or a mail server's reply means, and what to do
     Explain(explain::Args),
     /// Find what is wrong, and the remedy
@@ -99,6 +103,7 @@ async fn run_command(cli: Cli) -> Result<()> {
         Command::Login(args) => login::login(&file, args).await,
         Command::Logout(args) => logout::logout(&file, args).await,
         Command::Status(args) => status::status(&file, args).await,
+        Command::Spool(command) => spool::spool(&file, command).await,
         Command::Explain(args) => explain::explain(&args),
         Command::Doctor(args) => doctor::doctor(&file, args).await,
         Command::Entra(command) => entra::entra(&file, command),

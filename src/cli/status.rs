@@ -1,4 +1,4 @@
-//! `gatepost status`: accounts, tokens and their expiry, last errors, live sessions.
+//! `gatepost status`: accounts, tokens and their expiry, last errors, live sessions, spooled mail.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use serde::Serialize;
 
-use super::{open, ui};
+use super::{open, spool, ui};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Account, Config};
 use crate::explain;
@@ -27,6 +27,8 @@ struct Status {
     /// Process ids of the proxies that run on this store.
     proxies: Vec<u32>,
     accounts: Vec<AccountStatus>,
+    /// Mailboxes that have spooled mail.
+    spool: Vec<spool::SpoolStatus>,
 }
 
 #[derive(Serialize)]
@@ -71,7 +73,8 @@ pub(super) async fn status(file: &Path, args: Args) -> Result<()> {
     for account in &config.accounts {
         accounts.push(of_account(&config, account, &store, &passwords, &live).await?);
     }
-    let status = Status { proxies: live.iter().map(|live| live.pid).collect(), accounts };
+    let spool = spool::status(&config).await?;
+    let status = Status { proxies: live.iter().map(|live| live.pid).collect(), accounts, spool };
     match args.json {
         true => ui::out(&serde_json::to_string_pretty(&status)?),
         false => show(&status),
@@ -208,6 +211,7 @@ fn show(status: &Status) -> Result<()> {
             show_graph(&account.mailbox, graph, now)?;
         }
     }
+    spool::show_status(&status.spool, now)?;
     if status.proxies.is_empty() {
         ui::say("no proxy is running on this store");
     }

@@ -20,8 +20,13 @@ const WIDTH: usize = 96;
 
 /// A line for a script, or the person's result, on standard output.
 pub(super) fn out(line: &str) -> Result<()> {
+    out_octets(format!("{line}\n").as_bytes())
+}
+
+/// Octets as they are, on standard output.
+pub(super) fn out_octets(octets: &[u8]) -> Result<()> {
     let mut stdout = io::stdout().lock();
-    match writeln!(stdout, "{line}").and_then(|()| stdout.flush()) {
+    match stdout.write_all(octets).and_then(|()| stdout.flush()) {
         // Whoever reads has read enough, as `head` does.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written.context("standard output"),

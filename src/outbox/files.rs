@@ -6,7 +6,7 @@
 //! last, or first.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,6 +19,7 @@ use super::entry::{self, Damaged, Entry, Place, Progress};
 use super::error::SpoolError;
 use super::folder::{self, Folder};
 use super::journal::Journal;
+use super::listing::{Listing, NOW, PROGRESS};
 use super::room::{self, Room};
 use crate::clock::Clock;
 use crate::private_file;
@@ -26,9 +27,9 @@ use crate::private_file;
 /// How old a leftover is before it is cleared away, in milliseconds: whoever made it would have gone on by then.
 const LEFTOVER: i64 = 10 * 60 * 1000;
 
-/// Of the side files.
-pub(super) const PROGRESS: &str = "progress";
-pub(super) const NOW: &str = "now";
+/// How far ahead of the clock an id may be, in milliseconds: the clock was set back. One that is further ahead is no
+/// message's, and must not carry all others there.
+const AHEAD: u64 = 366 * 24 * 3_600_000;
 
 /// The files of one spool, and what this process knows of them.
 #[derive(Debug)]
@@ -101,9 +102,11 @@ impl Files {
 
     /// So that the ids go on behind those of former processes, also when the clock was set back.
     pub(super) fn find_newest(&self) -> Result<(), SpoolError> {
+        let now = self.now();
         for folder in [&self.incoming, &self.queue, &self.failed] {
             let ids = Listing::of(&folder.path)?.ids;
-            let newest = ids.last().and_then(|id| entry::millis_of(id)).unwrap_or(0);
+            let mut millis = ids.iter().rev().filter_map(|id| entry::millis_of(id));
+            let newest = millis.find(|&millis| millis < now + AHEAD).unwrap_or(0);
             self.newest.fetch_max(newest, Ordering::SeqCst);
         }
         Ok(())
@@ -111,11 +114,15 @@ impl Files {
 
     /// Later than all before, also when the clock was set back.
     pub(super) fn new_id(&self) -> String {
-        let now = u64::try_from(self.clock.now().as_millis()).unwrap_or(0);
+        let now = self.now();
         let next = |newest: u64| now.max(newest + 1);
         let update =
             self.newest.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |id| Some(next(id)));
         entry::id_of(update.map_or(now, next))
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.clock.now().as_millis()).unwrap_or(0)
     }
 
     pub(super) fn entries(&self, place: Place) -> Result<Vec<Entry>, SpoolError> {
@@ -227,6 +234,9 @@ impl Files {
     }
 
     pub(super) fn opened(&self, id: &str) -> Result<(File, PathBuf), SpoolError> {
+        if entry::millis_of(id).is_none() {
+            return Err(SpoolError::Gone(id.to_owned()));
+        }
         for place in [Place::Queue, Place::Failed, Place::Queue] {
             let path = self.folder(place).file(id);
             match File::open(&path) {
@@ -320,7 +330,7 @@ impl Files {
         let path = self.root.join("changed");
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.stamp();
-        let written = OpenOptions::new().create(true).append(true).open(&path);
+        let written = folder::shared_file().open(&path);
         let written = written.and_then(|mut file| io::Write::write_all(&mut file, b"."));
         if let Err(error) = written {
             warn!(path = %path.display(), %error, "a running gatepost can't be told of a change");
@@ -435,33 +445,4 @@ fn close_to_others(folder: &Path) -> io::Result<()> {
 #[cfg(not(unix))]
 fn close_to_others(_folder: &Path) -> io::Result<()> {
     Ok(())
-}
-
-/// The names in a folder. What is no name of the spool's is passed over.
-#[derive(Default)]
-pub(super) struct Listing {
-    pub(super) ids: BTreeSet<String>,
-    progress: BTreeSet<String>,
-    now: BTreeSet<String>,
-}
-
-impl Listing {
-    pub(super) fn of(folder: &Path) -> Result<Self, SpoolError> {
-        let mut listing = Self::default();
-        for file in std::fs::read_dir(folder).map_err(SpoolError::at(folder))? {
-            let name = file.map_err(SpoolError::at(folder))?.file_name();
-            let Some(name) = name.to_str() else { continue };
-            let (id, kind) = name.split_once('.').unwrap_or((name, ""));
-            let names = match kind {
-                "" => &mut listing.ids,
-                PROGRESS => &mut listing.progress,
-                NOW => &mut listing.now,
-                _ => continue,
-            };
-            if entry::millis_of(id).is_some() {
-                names.insert(id.to_owned());
-            }
-        }
-        Ok(listing)
-    }
 }

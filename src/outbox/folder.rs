@@ -74,6 +74,15 @@ pub(super) fn new_file() -> OpenOptions {
     options
 }
 
+/// For a file that only its owner may read, which is made if there is none, and added to.
+pub(super) fn shared_file() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.append(true).create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
 /// Puts a small file in the place of the former one, whole or not at all. `lasting`: its octets are synced before;
 /// its name is not.
 pub(super) fn replace(path: &Path, octets: &[u8], lasting: bool) -> io::Result<()> {

@@ -182,7 +182,7 @@ impl Incoming {
         let foot = entry.foot().map_err(io::Error::from).map_err(SpoolError::at(&draft.path))?;
         piece.extend_from_slice(&foot);
         let id = entry.id.clone();
-        spool.run(move |_| draft.into_queue(&id, &piece)).await?;
+        spool.run(move |_| draft.finish(&id, &piece)).await?;
         if let Err(error) = spool.synced(Place::Queue).await {
             // It must not be delivered: whoever sent it hears that it was not accepted.
             let id = entry.id.clone();
@@ -271,7 +271,7 @@ impl Draft {
     }
 
     /// With its last octets, synced, under its name in the queue.
-    fn into_queue(&self, id: &str, rest: &[u8]) -> Result<(), SpoolError> {
+    fn finish(&self, id: &str, rest: &[u8]) -> Result<(), SpoolError> {
         self.write(rest)?;
         self.file.sync_all().map_err(SpoolError::at(&self.path))?;
         let files = self.spool.files();

@@ -3,14 +3,14 @@
 //! Invariant: nothing depends on it. It is not synced, its errors are logged only, and it has two files of about a
 //! megabyte at most.
 
-use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use super::entry::Entry;
+use super::entry::{Entry, normalized};
+use super::folder::shared_file;
 use crate::clock::Timestamp;
 
 /// A file that has more is put aside, and the one put aside before is gone.
@@ -83,20 +83,17 @@ impl Journal {
     fn append(&self, event: &Event) -> io::Result<()> {
         let mut line = serde_json::to_vec(event)?;
         line.push(b'\n');
-        let mut options = OpenOptions::new();
-        options.create(true).append(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut file = options.open(&self.path)?;
+        let mut file = shared_file().open(&self.path)?;
         if file.metadata()?.len() > LONGEST {
             std::fs::rename(&self.path, self.former())?;
-            file = options.open(&self.path)?;
+            file = shared_file().open(&self.path)?;
         }
         file.write_all(&line)
     }
 
     /// The last event of a message; `None`: there is none, or it is long ago.
     pub fn recent(&self, id: &str) -> Option<Event> {
+        let id = &normalized(id);
         [&self.path, &self.former()].into_iter().find_map(|path| last_of(path, id))
     }
 

@@ -26,6 +26,7 @@ mod hand;
 mod header;
 mod incoming;
 mod journal;
+mod listing;
 mod mend;
 mod mime;
 mod part;

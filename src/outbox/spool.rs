@@ -6,7 +6,7 @@
 //! Invariant: a message is in `queue/` or `failed/`, whole and synced, before anybody hears that it was accepted, and
 //! until it was delivered or dropped by a person. What can't be read is never removed.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
@@ -17,8 +17,10 @@ use tokio::sync::watch;
 use super::content::Content;
 use super::entry::{self, Damaged, Entry, Place};
 use super::error::SpoolError;
-use super::files::{Files, Listing, NOW, PROGRESS, Stamp};
+use super::files::{Files, Stamp};
+use super::folder::shared_file;
 use super::journal::{Journal, What};
+use super::listing::{Listing, NOW, PROGRESS};
 use super::room::Room;
 use crate::clock::Clock;
 use crate::config::SpoolSettings;
@@ -118,6 +120,20 @@ impl Spool {
         .await
     }
 
+    /// The same of any file by its id; of one that is damaged, all that there is.
+    pub async fn content_of(&self, id: &str) -> Result<Content, SpoolError> {
+        let id = id.to_owned();
+        self.run(move |files| {
+            let (file, path) = files.opened(&id)?;
+            let size = match Entry::read(&id, &file).map_err(SpoolError::at(&path))? {
+                Ok(entry) => entry.size,
+                Err(_) => file.metadata().map_err(SpoolError::at(&path))?.len(),
+            };
+            Ok(Content::of_file(file, size))
+        })
+        .await
+    }
+
     /// The header with its empty line, but no more than `limit` octets.
     pub async fn header(&self, entry: &Entry, limit: u64) -> Result<Vec<u8>, SpoolError> {
         let (id, size) = (entry.id.clone(), entry.size);
@@ -204,7 +220,7 @@ impl Spool {
     /// Takes the turn at delivering, and clears away what was left unfinished; `None`: another process has it.
     pub fn lock(&self) -> io::Result<Option<SpoolLock>> {
         let path = self.0.root.join("lock");
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+        let file = shared_file().open(path)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(None),
