@@ -15,9 +15,10 @@
 //!
 //! | floor | modules |
 //! | --- | --- |
-//! | 7 | [`cli`] |
-//! | 6 | [`app`] |
-//! | 5 | [`connection`], [`doctor`] |
+//! | 8 | [`cli`] |
+//! | 7 | [`app`] |
+//! | 6 | [`connection`], [`doctor`] |
+//! | 5 | [`outbox`] |
 //! | 4 | [`upstream`], [`signin`] |
 //! | 3 | [`access`], [`oauth`], [`sessions`] |
 //! | 2 | [`store`], [`net`], [`entra`] |
@@ -40,6 +41,7 @@ pub mod entra;
 pub mod explain;
 pub mod net;
 pub mod oauth;
+pub mod outbox;
 pub mod private_file;
 pub mod protocol;
 pub mod secret;
