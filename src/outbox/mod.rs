@@ -4,6 +4,7 @@
 //! people find it), or was dropped by a person.
 
 mod content;
+mod courier;
 mod entry;
 mod error;
 mod files;
@@ -16,6 +17,7 @@ mod room;
 mod spool;
 
 pub use content::Content;
+pub use courier::{Courier, Message, Outcome, Verdict};
 pub use entry::{Damaged, Entry, Place, Progress, Source};
 pub use error::SpoolError;
 pub use files::Stamp;
