@@ -206,7 +206,8 @@ fn with_files(head: &str, sizes: &[usize]) -> (Vec<u8>, Vec<(String, Vec<u8>)>) 
     text.extend_from_slice(b"Gr\xfc\xdfe\r\n");
     let mut files = Vec::new();
     for (index, size) in sizes.iter().enumerate() {
-        let (name, octets) = (format!("scan-{index}.pdf"), noise(*size, index as u8));
+        let (name, octets) =
+            (format!("scan-{index}.pdf"), noise(*size, u8::try_from(index).unwrap()));
         let header = format!(
             "--=_b\r\nContent-Type: application/pdf; name=\"{name}\"\r\n\
              Content-Disposition: attachment; filename=\"{name}\"\r\n\
