@@ -58,6 +58,16 @@ impl Fault {
         }
     }
 
+    /// The same of an upload: what its address refuses says nothing of the mailbox, and another one may work.
+    pub(super) fn of_upload(self) -> Self {
+        match self {
+            Self::Said(said) if !matches!(said.about(), About::Now) => {
+                Self::Silent { reason: format!("an upload for {said}"), asked: true }
+            }
+            fault => fault,
+        }
+    }
+
     /// What to tell of a message with so many recipients.
     pub(super) fn outcome(self, mailbox: &str, recipients: usize) -> Outcome {
         let all = |verdict: Verdict| Outcome::Answered(vec![verdict; recipients]);

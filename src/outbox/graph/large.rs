@@ -60,7 +60,7 @@ pub(super) async fn send(
     let sent = complete(session, &id, attachments).await;
     match &sent {
         Ok(_) => draft.sent(),
-        Err(_) => draft.delete().await,
+        Err(_) => draft.delete(session).await,
     }
     sent
 }

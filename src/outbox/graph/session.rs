@@ -47,7 +47,10 @@ impl<'a> Session<'a> {
         body: Bytes,
     ) -> Result<Done, Fault> {
         let url = self.graph.url(&self.account.mailbox, path);
-        let call = Call { method: Method::POST, url, kind, body, range: None };
+        self.call(Call { method: Method::POST, url, kind, body, range: None }).await
+    }
+
+    async fn call(&mut self, call: Call) -> Result<Done, Fault> {
         let refused = match self.ask(call.clone()).await {
             Err(fault) if fault.status() == Some(401) && !self.renewed => fault,
             answer => return answer,
@@ -76,7 +79,8 @@ impl<'a> Session<'a> {
         let kind = "application/octet-stream";
         let (url, range) = (url.clone(), Some(range));
         let call = Call { method: Method::PUT, url, kind, body, range };
-        self.graph.ask(&self.account.mailbox, call, None).await
+        let answer = self.graph.ask(&self.account.mailbox, call, None).await;
+        answer.map_err(Fault::of_upload)
     }
 
     /// A draft that must not stay.
@@ -108,9 +112,9 @@ impl Draft {
         self.left = None;
     }
 
-    pub(super) async fn delete(mut self) {
-        if let Some(left) = self.left.take() {
-            left.delete().await;
+    pub(super) async fn delete(mut self, session: &mut Session<'_>) {
+        if let Some(Left { mailbox, url, .. }) = self.left.take() {
+            deleted(&mailbox, session.call(delete(url)).await);
         }
     }
 }
@@ -127,13 +131,20 @@ impl Drop for Draft {
 impl Left {
     async fn delete(self) {
         let Self { graph, mailbox, url, token } = self;
-        let call = Call { method: Method::DELETE, url, kind: "", body: Bytes::new(), range: None };
-        match graph.ask(&mailbox, call, Some(&token.token)).await {
-            Ok(_) => debug!(mailbox, "a draft that was not sent is deleted"),
-            // It was sent, or a person was faster.
-            Err(fault) if fault.status() == Some(404) => debug!(mailbox, "the draft is gone"),
-            Err(fault) => warn!(mailbox, ?fault, "a draft that was not sent stays in Drafts"),
-        }
+        deleted(&mailbox, graph.ask(&mailbox, delete(url), Some(&token.token)).await);
+    }
+}
+
+fn delete(url: Url) -> Call {
+    Call { method: Method::DELETE, url, kind: "", body: Bytes::new(), range: None }
+}
+
+fn deleted(mailbox: &str, answer: Result<Done, Fault>) {
+    match answer {
+        Ok(_) => debug!(mailbox, "a draft that was not sent is deleted"),
+        // It was sent, or a person was faster.
+        Err(fault) if fault.status() == Some(404) => debug!(mailbox, "the draft is gone"),
+        Err(fault) => warn!(mailbox, ?fault, "a draft that was not sent stays in Drafts"),
     }
 }
 
