@@ -12,7 +12,7 @@ mod tls;
 mod watch;
 
 pub use dial::{DialError, dial, start_tls};
-pub use http::{HttpClient, http_client};
+pub use http::{HttpClient, HttpLimits, http_client, http_client_within};
 pub use listen::bind;
 pub use relay::{Relayed, relay};
 pub use stream::Stream;

@@ -5,6 +5,8 @@
 //! | `incoming`, `spool`, `entry`, `content`, `journal` | the spool on the disk |
 //! | `mend`, `straighten`, `header`, `address` | senders and headers, put right |
 //! | `bounce` | reports of what can't be delivered |
+//! | `courier` | what a way to the provider does, and tells |
+//! | `graph` | the way by Microsoft Graph |
 //! | `mime`, `part` | what Microsoft Graph needs to know of a message |
 //!
 //! Invariant: what the [`Spool`] has taken stays in it until it was delivered, has failed (and then stays where
@@ -14,10 +16,12 @@
 mod address;
 mod bounce;
 mod content;
+mod courier;
 mod entry;
 mod error;
 mod files;
 mod folder;
+mod graph;
 mod hand;
 mod header;
 mod incoming;
@@ -33,9 +37,11 @@ mod summary;
 
 pub use bounce::{Bounce, Failure, bounce};
 pub use content::Content;
+pub use courier::{Courier, Message, Outcome, Verdict};
 pub use entry::{Damaged, Entry, Place, Progress, Source};
 pub use error::SpoolError;
 pub use files::Stamp;
+pub use graph::{Graph, GraphCourier};
 pub use header::{Field, Header};
 pub use incoming::Incoming;
 pub use journal::{Event, Journal, What};

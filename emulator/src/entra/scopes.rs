@@ -31,6 +31,12 @@ pub(super) struct Scopes {
 }
 
 impl Scopes {
+    /// What a sign-in asks to be consented to, by resource: it may name several. Tokens are the first one's, unless
+    /// the token request names another.
+    pub(super) fn asked(world: &World, scope: &str) -> Result<Vec<Self>, Failure> {
+        by_resource(scope).iter().map(|scope| Self::delegated(world, scope)).collect()
+    }
+
     /// Space-separated delegated scopes; one request, one resource.
     pub(super) fn delegated(world: &World, scope: &str) -> Result<Self, Failure> {
         let (mut resource, mut permissions) = (None, Vec::new());
@@ -67,6 +73,24 @@ impl Scopes {
     pub(super) fn issue(self, world: &World, user: &str) -> Value {
         issue(world, Principal::User(user.to_owned()), &self.resource, self.permissions)
     }
+}
+
+/// The scopes of one resource each, in the order of the resources, with those of OpenID Connect.
+pub(super) fn by_resource(scope: &str) -> Vec<String> {
+    let openid: Vec<&str> = scope.split_whitespace().filter(|item| OPENID.contains(item)).collect();
+    let mut parts: Vec<(&str, Vec<&str>)> = Vec::new();
+    for item in scope.split_whitespace().filter(|item| !OPENID.contains(item)) {
+        let resource = item.rsplit_once('/').map_or(GRAPH, |(resource, _)| resource);
+        match parts.iter_mut().find(|(known, _)| *known == resource) {
+            Some((_, items)) => items.push(item),
+            None => parts.push((resource, vec![item])),
+        }
+    }
+    if parts.is_empty() {
+        parts.push((GRAPH, Vec::new()));
+    }
+    let whole = |(_, items): (&str, Vec<&str>)| [items, openid.clone()].concat().join(" ");
+    parts.into_iter().map(whole).collect()
 }
 
 /// The resource of `RESOURCE/.default`, the one form that app-only scopes have.
