@@ -3,7 +3,14 @@
 //!
 //! The proxy is a process here, so that it can be killed, and so that its memory is its own; the upstream is the
 //! emulator, which judges the limits.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "tests, which tell what they measured"
+)]
 
 mod device;
 mod kills;

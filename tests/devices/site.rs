@@ -3,7 +3,6 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -126,10 +125,6 @@ impl Site {
     /// Makes the present memory the peak.
     pub(crate) fn reset_peak(&self) {
         fs::write(format!("/proc/{}/clear_refs", self.pid()), "5").unwrap();
-    }
-
-    pub(crate) fn state(&self) -> PathBuf {
-        self.folder.path().join("state")
     }
 
     /// Runs a command of gatepost's; its standard output.
