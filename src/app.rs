@@ -24,6 +24,7 @@ use crate::config::{Config, Endpoint, Listener, Provider};
 use crate::connection::{Door, Gate, serve};
 use crate::net::{ClientTls, ServerTls, bind, http_client};
 use crate::oauth::{HttpEndpoint, TokenEndpoint, Tokens, watch_expiry};
+use crate::pace::Pace;
 use crate::sessions::Sessions;
 use crate::store::{SessionBoard, Store};
 use crate::upstream::Server;
@@ -50,6 +51,7 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 pub struct App {
     listening: Vec<(Protocol, SocketAddr)>,
     store: Store,
+    pace: Arc<Pace>,
     tracker: TaskTracker,
     stop: CancellationToken,
     cut: CancellationToken,
@@ -77,19 +79,24 @@ impl App {
             &tracker,
             &stop,
         );
+        let pace = Pace::new(store.clone(), clock.clone(), attention.clone());
+        pace.load().await?;
         let sessions = Arc::new(Sessions::default());
         let gate = Arc::new(Gate {
             config: Arc::clone(&config),
             access,
             tokens,
+            pace: Arc::clone(&pace),
             sessions: Arc::clone(&sessions),
             stop: stop.clone(),
             cut: cut.clone(),
         });
-        let mut app = Self { listening: Vec::new(), store, tracker, stop, cut };
+        let mut app = Self { listening: Vec::new(), store, pace, tracker, stop, cut };
         app.open_doors(sockets, &gate, &mut trust)?;
         app.spawn(watch_store(app.store.clone(), Arc::clone(&gate)));
         app.spawn(show_sessions(config.state_dir.clone(), sessions));
+        let pace = Arc::clone(&app.pace);
+        app.spawn(async move { pace.keep_saving().await });
         let store = app.store.clone();
         app.spawn(async move { watch_expiry(&config.accounts, &store, &clock, &attention).await });
         Ok(app)
@@ -108,6 +115,9 @@ impl App {
             self.cut.cancel();
             // What is left then is stuck, and ends with the process.
             let _ = timeout(LAST_REQUEST, self.tracker.wait()).await;
+        }
+        if let Err(failure) = self.pace.save().await {
+            warn!(%failure, "the day's recipients can't be written");
         }
         self.store.close().await;
     }

@@ -1,10 +1,12 @@
 //! The way of ONE connection, from accept to close:
 //!
 //! ```text
-//! accept ─▶ greet ─▶ read_login ─▶ admit: access ─▶ tokens ─▶ upstream ─▶ relay ─▶ outcome
+//! accept ─▶ greet ─▶ read_login ─▶ admit: access ─▶ pace ─▶ tokens ─▶ upstream ─▶ relay ─▶ outcome
 //!                        ▲            │ refused
 //!                        └────────────┘
 //! ```
+//!
+//! A device that can't log in is known by its address, and skips the check of a password.
 //!
 //! Invariant: nothing goes upstream before the login is checked here, and nothing that the client sent
 //! before its login is logged.
@@ -22,16 +24,19 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, debug, field, info, info_span};
 
 use crate::access::Access;
-use crate::config::{Account, Config, Listener};
+use crate::config::{Account, Config, Device, Listener};
+use crate::direct::{Submission, relay_submission};
 use crate::net::{Relayed, ServerTls, Stream, relay};
 use crate::oauth::{AccessToken, Tokens};
+use crate::pace::{Pace, Turn};
 use crate::protocol::{
     Closing, Frontend, FrontendStep, LocalTls, Login, Refusal, Rejection, Welcome, Xoauth2,
+    session_refusal,
 };
 use crate::sessions::Sessions;
 use crate::store::MismatchKind;
 use crate::upstream::{Server, Session};
-use crate::vocabulary::{Protocol, TlsMode};
+use crate::vocabulary::{Delivery, Protocol, TlsMode, Way};
 
 /// From accept to a login, whatever trickles in. RFC 3501 section 5.4 and RFC 5321 section 4.5.3.2 have
 /// minutes for a session that is at work; before a login a minute is plenty for any device.
@@ -46,6 +51,10 @@ const LINGER: Duration = Duration::from_secs(2);
 /// Octets read at a time before the login.
 const READ: usize = 4096;
 
+/// Octets that a client may send behind its login while it waits for its turn: more than a group of commands
+/// (RFC 2920), and no message.
+const AHEAD: usize = 64 * 1024;
+
 /// What all connections share.
 pub struct Gate {
     /// The accounts.
@@ -54,6 +63,8 @@ pub struct Gate {
     pub access: Access,
     /// With what they log in upstream.
     pub tokens: Tokens,
+    /// How much of it the provider takes.
+    pub pace: Arc<Pace>,
     /// Who is logged in now.
     pub sessions: Arc<Sessions>,
     /// Ends connections that are not logged in.
@@ -92,7 +103,7 @@ enum Ending {
 /// Serves one connection and logs how it ended.
 pub async fn serve(door: Arc<Door>, socket: TcpStream, peer: SocketAddr, id: u64) {
     let listener = door.listener.protocol;
-    let span = info_span!("connection", id, %listener, %peer, account = field::Empty, upstream = field::Empty);
+    let span = info_span!("connection", id, %listener, %peer, account = field::Empty, device = field::Empty, upstream = field::Empty);
     let connection = Connection { door, peer, refused: None };
     connection.run(socket).instrument(span).await;
 }
@@ -135,25 +146,60 @@ impl Connection {
     /// The whole way.
     async fn pass(&mut self, socket: TcpStream) -> Result<Ending, Ending> {
         let deadline = Instant::now() + LOGIN;
+        let mut deadline = deadline;
         let mut client = self.greet(socket, deadline).await?;
         loop {
             let login;
             (client, login) = client.read_login(&self.door, deadline).await?;
-            match self.admit(login).await {
-                Ok((account, session)) => return self.relay(client, &account, session).await,
+            let Some(login) = login else { return self.serve_device(client).await };
+            let admitting = Instant::now();
+            match self.admit(&mut client, login).await? {
+                Ok(admitted) => return self.relay(client, admitted).await,
                 Err(refusal) => {
                     debug!(refusal = refusal.name(), reason = refusal.text(), "login refused");
-                    let reply = client.frontend.refuse(&refusal);
+                    let (reply, last) = (client.frontend.refuse(&refusal), refusal.ends_session());
                     self.refused = Some(refusal);
                     client.write(&reply).await?;
+                    if last {
+                        return Err(client.close(Closing::Refused).await);
+                    }
+                    // What gatepost has taken for itself is not the client's delay.
+                    deadline += admitting.elapsed();
                 }
             }
         }
     }
 
+    /// MAIL without a login, from an address where a device is.
+    async fn serve_device(&mut self, mut client: Client) -> Result<Ending, Ending> {
+        let Door { listener, gate, .. } = &*self.door;
+        let Some(device) = gate.config.device(self.peer.ip()).cloned() else {
+            return Err(io::Error::from(io::ErrorKind::Unsupported).into());
+        };
+        Span::current().record("account", device.account.mailbox.as_str());
+        Span::current().record("device", device.name.as_str());
+        let refusal = match listener.delivery {
+            Delivery::Direct => match self.reach(&mut client, Arc::clone(&device.account)).await? {
+                Ok(admitted) => {
+                    let admitted = Admitted { device: Some(device), ..admitted };
+                    return self.relay(client, admitted).await;
+                }
+                Err(refusal) => refusal,
+            },
+            Delivery::Spool => {
+                Refusal::NotPermitted { said: "this listener takes no mail from devices".into() }
+            }
+        };
+        let reply = session_refusal(&refusal);
+        self.refused = Some(refusal);
+        client.write(&reply).await?;
+        // Without a way to the mail server there is nothing that a device could do next.
+        Err(client.close(Closing::Refused).await)
+    }
+
     /// TLS if the listener begins with it, then the greeting.
     async fn greet(&self, socket: TcpStream, deadline: Instant) -> Result<Client, Ending> {
-        let Door { listener, server, tls, .. } = &*self.door;
+        let Door { listener, server, tls, gate } = &*self.door;
         let mut stream = Stream::accepted(socket)?;
         if let (TlsMode::Implicit, Some(tls)) = (listener.tls, tls) {
             stream = handshake(deadline, tls.accept(stream)).await?;
@@ -162,7 +208,10 @@ impl Connection {
             Protocol::Smtp => server.keywords().await,
             Protocol::Imap | Protocol::Pop3 => Vec::new(),
         };
-        let frontend = Frontend::new(listener.protocol, LocalTls::from(listener.tls), keywords);
+        let mut frontend = Frontend::new(listener.protocol, LocalTls::from(listener.tls), keywords);
+        if listener.protocol == Protocol::Smtp && gate.config.device(self.peer.ip()).is_some() {
+            frontend = frontend.open_to_device();
+        }
         let greeting = frontend.greeting();
         let mut client = Client { stream, frontend };
         client.write(&greeting).await?;
@@ -170,37 +219,108 @@ impl Connection {
     }
 
     /// From credentials, which end here, to a session upstream.
-    async fn admit(&self, login: Login) -> Result<(Arc<Account>, Session), Refusal> {
-        let Door { listener, server, gate, .. } = &*self.door;
+    async fn admit(
+        &self,
+        client: &mut Client,
+        login: Login,
+    ) -> Result<Result<Admitted, Refusal>, Ending> {
+        let Door { listener, gate, .. } = &*self.door;
         let account = gate.config.account(&login.user);
         if let Some(account) = &account {
             Span::current().record("account", account.mailbox.as_str());
         }
         let (known, peer) = (account.as_deref(), self.peer.ip());
-        gate.access.check(known, &login, listener.protocol, peer).await?;
-        drop(login);
-        let account = account.ok_or(Refusal::BadCredentials)?;
-        if !listener.provider.shares_tokens_with(&account.app.provider) {
-            let (here, there) = (&listener.provider.name, &account.app.provider.name);
-            let said = format!("this listener leads to provider {here}, its app is of {there}");
-            return Err(Refusal::NotPermitted { said });
+        if let Err(refusal) = gate.access.check(known, &login, listener.protocol, peer).await {
+            return Ok(Err(refusal));
         }
-        let token = gate.tokens.get(&account).await?;
-        Span::current().record("upstream", field::display(server.endpoint()));
-        let session = match self.log_in(&account, &token).await {
-            Err(Rejection::Token { said }) => self.log_in_anew(&account, &token, said).await,
-            first => first.map_err(refusal),
+        drop(login);
+        match account {
+            Some(account) => self.reach(client, account).await,
+            None => Ok(Err(Refusal::BadCredentials)),
+        }
+    }
+
+    /// A session upstream, when its turn has come.
+    async fn reach(
+        &self,
+        client: &mut Client,
+        account: Arc<Account>,
+    ) -> Result<Result<Admitted, Refusal>, Ending> {
+        if let Err(refusal) = self.suits(&account) {
+            return Ok(Err(refusal));
+        }
+        let turn = match self.wait_for_turn(client, &account).await? {
+            Ok(turn) => turn,
+            Err(refusal) => return Ok(Err(refusal)),
         };
-        session.map(|session| (account, session))
+        let session = self.open_session(&account).await;
+        Ok(session.map(|session| Admitted { account, device: None, session, turn }))
+    }
+
+    /// Whether this listener leads to where the account's mail is.
+    fn suits(&self, account: &Account) -> Result<(), Refusal> {
+        let Door { listener, .. } = &*self.door;
+        let said = if !listener.provider.shares_tokens_with(&account.app.provider) {
+            let (here, there) = (&listener.provider.name, &account.app.provider.name);
+            format!("this listener leads to provider {here}, its app is of {there}")
+        } else if listener.protocol == Protocol::Smtp && !account.via.contains(&Way::Smtp) {
+            "its mail goes by Microsoft Graph alone (via): set delivery = \"spool\" on this listener"
+                .into()
+        } else {
+            return Ok(());
+        };
+        Err(Refusal::NotPermitted { said })
+    }
+
+    /// Waits until the provider takes one more session of this mailbox. A client that goes away meanwhile
+    /// leaves the queue; what it sends ahead is kept.
+    async fn wait_for_turn(
+        &self,
+        client: &mut Client,
+        account: &Account,
+    ) -> Result<Result<Turn, Refusal>, Ending> {
+        let Gate { pace, stop, .. } = &*self.door.gate;
+        let turn = pace.turn_within(account, self.door.listener.protocol);
+        let mut turn = std::pin::pin!(turn);
+        let mut ahead = 0;
+        let mut buffer = [0; READ];
+        loop {
+            tokio::select! {
+                biased;
+                turn = &mut turn => return Ok(turn),
+                () = stop.cancelled() => return Ok(Err(Refusal::ShuttingDown)),
+                read = client.stream.read(&mut buffer), if ahead < AHEAD => match read? {
+                    0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+                    count => {
+                        client.frontend.push(buffer.get(..count).unwrap_or_default());
+                        ahead += count;
+                    }
+                },
+            }
+        }
+    }
+
+    async fn open_session(&self, account: &Account) -> Result<Session, Refusal> {
+        let Door { server, gate, .. } = &*self.door;
+        let token = gate.tokens.get(account).await?;
+        Span::current().record("upstream", field::display(server.endpoint()));
+        match self.log_in(account, &token).await {
+            Err(Rejection::Token { said }) => self.log_in_anew(account, &token, said).await,
+            first => first.map_err(refusal),
+        }
     }
 
     async fn log_in(&self, account: &Account, token: &AccessToken) -> Result<Session, Rejection> {
-        let Door { listener, server, .. } = &*self.door;
+        let Door { listener, server, gate, .. } = &*self.door;
         let user = account.xoauth2_user(listener.protocol);
-        match Xoauth2::new(user, &token.token) {
-            Some(login) => server.log_in(login).await,
-            None => Err(Rejection::NotPermitted { said: "no user name or no token".into() }),
+        let Some(login) = Xoauth2::new(user, &token.token) else {
+            return Err(Rejection::NotPermitted { said: "no user name or no token".into() });
+        };
+        let session = server.log_in(login).await;
+        if let Err(Rejection::Busy { wait, .. }) = &session {
+            gate.pace.hold(account, listener.protocol, *wait);
         }
+        session
     }
 
     /// The token was stale, or so it seems: one renewal, one more try, on a connection of its own.
@@ -223,24 +343,43 @@ impl Connection {
     }
 
     /// The answer to the login, what either side has sent ahead, then bytes.
-    async fn relay(
-        &self,
-        client: Client,
-        account: &Account,
-        mut session: Session,
-    ) -> Result<Ending, Ending> {
+    async fn relay(&self, client: Client, admitted: Admitted) -> Result<Ending, Ending> {
         let Gate { sessions, cut, .. } = &*self.door.gate;
-        let _counted = sessions.enter(&account.mailbox, self.door.listener.protocol);
-        let (mut stream, mut reply, ahead) = client.accept(&session.welcome);
-        reply.append(&mut session.unread);
-        write(&mut stream, &reply).await?;
-        write(&mut session.stream, &ahead).await?;
+        let Admitted { account, device, mut session, turn } = admitted;
+        let protocol = self.door.listener.protocol;
+        let _counted = sessions.enter(&account.mailbox, protocol);
+        let (mut stream, mut reply, ahead) = match device {
+            Some(_) => (client.stream, Vec::new(), client.frontend.into_unread()),
+            None => client.accept(&session.welcome),
+        };
         debug!("logged in");
+        let relayed = async {
+            if protocol == Protocol::Smtp {
+                write(&mut stream, &reply).await?;
+                let submission =
+                    Submission { pace: Arc::clone(&self.door.gate.pace), turn, account, device };
+                let Session { stream: upstream, unread, .. } = session;
+                return Ok(relay_submission(stream, upstream, ahead, unread, submission).await);
+            }
+            reply.append(&mut session.unread);
+            write(&mut stream, &reply).await?;
+            write(&mut session.stream, &ahead).await?;
+            Ok(relay(stream, session.stream).await)
+        };
         tokio::select! {
-            relayed = relay(stream, session.stream) => Ok(Ending::Session(relayed)),
+            relayed = relayed => relayed.map(Ending::Session),
             () = cut.cancelled() => Ok(Ending::Cut),
         }
     }
+}
+
+/// A client that is let through.
+struct Admitted {
+    account: Arc<Account>,
+    /// What it is, if it has not logged in.
+    device: Option<Arc<Device>>,
+    session: Session,
+    turn: Turn,
 }
 
 /// A client before its login.
@@ -250,8 +389,12 @@ struct Client {
 }
 
 impl Client {
-    /// Drives the Frontend up to the next login.
-    async fn read_login(mut self, door: &Door, deadline: Instant) -> Result<(Self, Login), Ending> {
+    /// Drives the Frontend up to the next login, or without one up to a device's first command.
+    async fn read_login(
+        mut self,
+        door: &Door,
+        deadline: Instant,
+    ) -> Result<(Self, Option<Login>), Ending> {
         loop {
             match self.frontend.step() {
                 FrontendStep::Read => {
@@ -264,11 +407,8 @@ impl Client {
                     self.write(&reply).await?;
                     self = self.start_tls(door, deadline).await?;
                 }
-                FrontendStep::Login(login) => return Ok((self, login)),
-                // No session is open to a device here.
-                FrontendStep::Device => {
-                    return Err(io::Error::from(io::ErrorKind::Unsupported).into());
-                }
+                FrontendStep::Login(login) => return Ok((self, Some(login))),
+                FrontendStep::Device => return Ok((self, None)),
                 FrontendStep::Close(closing) => return Err(self.close(closing).await),
             }
         }

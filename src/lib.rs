@@ -19,8 +19,8 @@
 //! | 7 | [`app`] |
 //! | 6 | [`connection`], [`doctor`] |
 //! | 5 | [`outbox`] |
-//! | 4 | [`upstream`], [`signin`] |
-//! | 3 | [`access`], [`oauth`], [`sessions`] |
+//! | 4 | [`direct`], [`upstream`], [`signin`] |
+//! | 3 | [`access`], [`oauth`], [`pace`], [`sessions`] |
 //! | 2 | [`store`], [`net`], [`entra`] |
 //! | 1 | [`config`], [`protocol`] |
 //! | 0 | [`secret`], [`vocabulary`], [`clock`], [`backoff`], [`private_file`], [`attention`], [`explain`] |
@@ -36,12 +36,14 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod connection;
+pub mod direct;
 pub mod doctor;
 pub mod entra;
 pub mod explain;
 pub mod net;
 pub mod oauth;
 pub mod outbox;
+pub mod pace;
 pub mod private_file;
 pub mod protocol;
 pub mod secret;

@@ -72,6 +72,8 @@ pub enum Closing {
     Deadline,
     /// Nothing came for too long, after the login.
     Idle,
+    /// The client was told why already.
+    Refused,
     /// gatepost is being stopped.
     ShuttingDown,
 }
@@ -94,6 +96,7 @@ impl Closing {
             }
             Self::Deadline => "no login in time",
             Self::Idle => "nothing came for too long",
+            Self::Refused => "refused",
             Self::ShuttingDown => "gatepost is being restarted",
         }
     }
@@ -347,6 +350,7 @@ impl Frontend {
         match closing {
             // None of them would understand it.
             Closing::TlsOnPlainPort | Closing::Http | Closing::ProxyHeader => Vec::new(),
+            Closing::Refused => Vec::new(),
             _ => self.dialect.goodbye(closing),
         }
     }

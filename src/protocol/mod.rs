@@ -23,7 +23,8 @@ pub use input::MAX_LINE;
 pub use refusal::Refusal;
 pub use sasl::{Login, Xoauth2};
 pub use smtp::{
-    AllowedRecipients, Dots, Encoding, Envelope, Receiver, ReceiverRules, ReceiverStep, Recipient,
-    Reply, Submission, SubmissionStep, Submitted, Verdict, spool_keywords,
+    AllowedRecipients, ClientStep, DeviceRules, Dots, Encoding, Envelope, Noticed, Receiver,
+    ReceiverRules, ReceiverStep, Recipient, Reply, Submission, SubmissionStep, Submitted, Verdict,
+    Watch, session_refusal, spool_keywords,
 };
 pub use upstream::{Goal, Rejection, Step as UpstreamStep, Upstream, Welcome};

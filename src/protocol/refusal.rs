@@ -23,6 +23,12 @@ pub enum Refusal {
         /// The upstream's words.
         said: String,
     },
+    /// The mailbox has as many connections as it may have, and none became free in time. The session ends
+    /// with it: who waits on a connection of its own stands in its own way.
+    NoTurn {
+        /// What the turn was waited for.
+        reason: String,
+    },
     /// The upstream or the token endpoint can't be reached, or answers nonsense.
     UpstreamDown {
         /// Which one, and how it failed.
@@ -46,6 +52,7 @@ impl Refusal {
             Self::SignInNeeded { .. } => "sign_in_needed",
             Self::Throttled => "throttled",
             Self::UpstreamBusy { .. } => "upstream_busy",
+            Self::NoTurn { .. } => "no_turn",
             Self::UpstreamDown { .. } => "upstream_down",
             Self::NotPermitted { .. } => "not_permitted",
             Self::ShuttingDown => "shutting_down",
@@ -55,6 +62,11 @@ impl Refusal {
     /// Whether it counts as a failed attempt at the password.
     pub fn is_wrong_password(&self) -> bool {
         matches!(self, Self::BadCredentials | Self::NotAllowedFromHere)
+    }
+
+    /// Whether the session ends with it.
+    pub fn ends_session(&self) -> bool {
+        matches!(self, Self::NoTurn { .. })
     }
 
     /// What happened and what to do next: one line of printable ASCII for the wire.
@@ -77,17 +89,29 @@ impl Refusal {
             Self::UpstreamBusy { said } => {
                 format!("the mail server is busy, try again later: {said}")
             }
+            Self::NoTurn { reason } => {
+                format!("no turn at the mail server yet, try again in some minutes: {reason}")
+            }
             Self::UpstreamDown { reason } => {
-                format!("the password is right, but mail can't be had just now: {reason}")
+                format!("{RIGHT_PASSWORD}mail can't be had just now: {reason}")
             }
             Self::NotPermitted { said } => {
-                format!("the password is right, but the mail server refuses this mailbox: {said}")
+                format!("{RIGHT_PASSWORD}the mail server refuses this mailbox: {said}")
             }
             Self::ShuttingDown => "gatepost is being restarted; try again".into(),
         };
         printable(&text, MAX_TEXT)
     }
+
+    /// The same for a device, which has no password.
+    pub fn text_for_device(&self) -> String {
+        let text = self.text();
+        text.strip_prefix(RIGHT_PASSWORD).map(str::to_owned).unwrap_or(text)
+    }
 }
+
+/// What a person at a mail client doubts first.
+const RIGHT_PASSWORD: &str = "the password is right, but ";
 
 /// Longest text of a reply: an SMTP reply line has at most 512 octets (RFC 5321 section 4.5.3.1.5),
 /// with its code and line end.

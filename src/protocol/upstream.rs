@@ -22,7 +22,7 @@ use crate::vocabulary::{Protocol, TlsMode};
 const MAX_LINES: u32 = 200;
 
 /// Longest text of an upstream that goes into a refusal or the log.
-const MAX_SAID: usize = 240;
+pub(super) const MAX_SAID: usize = 240;
 
 /// What the driver of an Upstream does next.
 #[derive(Debug)]
@@ -219,7 +219,7 @@ pub(super) fn known_rejection(text: &str) -> Option<Rejection> {
 }
 
 /// Of `Suggested Backoff Time: N milliseconds`.
-fn backoff_time(lower: &str) -> Option<Duration> {
+pub(super) fn backoff_time(lower: &str) -> Option<Duration> {
     let (_, behind) = lower.split_once("suggested backoff time:")?;
     let millis = behind.split_whitespace().next()?.parse().ok()?;
     Some(Duration::from_millis(millis))

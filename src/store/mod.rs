@@ -12,6 +12,7 @@ mod seal;
 mod sessions;
 mod tokens;
 mod turns;
+mod usage;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,6 +25,7 @@ pub use passwords::{Hash, PasswordRecord};
 pub use sessions::{LiveSessions, Mismatch, MismatchKind, SessionBoard};
 pub use tokens::{Saved, StoredToken, Token};
 pub use turns::Turn;
+pub use usage::Usage;
 
 use crate::private_file::{self, PrivateFileError};
 use seal::Seal;
@@ -39,7 +41,7 @@ const BUSY: Duration = Duration::from_secs(5);
 /// The tables, in the order in which they came; a store's `user_version` counts those that it has had.
 ///
 /// `revision` grows with each write of a token, so that a slow renewal can't overwrite a newer sign-in.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "
     CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
     CREATE TABLE IF NOT EXISTS token (
@@ -68,6 +70,14 @@ const MIGRATIONS: [&str; 2] = [
     ALTER TABLE fault ADD COLUMN trace TEXT NOT NULL DEFAULT '';
     CREATE TABLE notice (subject TEXT NOT NULL, about TEXT NOT NULL, PRIMARY KEY (subject, about)) STRICT;
     CREATE TABLE device (principal TEXT PRIMARY KEY, sealed BLOB NOT NULL) STRICT;
+",
+    "
+    CREATE TABLE usage (
+        mailbox    TEXT NOT NULL,
+        hour       INTEGER NOT NULL,
+        recipients INTEGER NOT NULL,
+        PRIMARY KEY (mailbox, hour)
+    ) STRICT;
 ",
 ];
 

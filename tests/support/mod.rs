@@ -55,8 +55,10 @@ pub struct Settings {
     pub instead: Vec<(Protocol, String)>,
     /// CA certificates that the proxy trusts besides the emulator's.
     pub trusted: Vec<String>,
-    /// More keys of the account.
+    /// More keys of the account, and tables behind it.
     pub account: &'static str,
+    /// More keys of the provider.
+    pub provider: &'static str,
 }
 
 impl Default for Settings {
@@ -67,6 +69,7 @@ impl Default for Settings {
             instead: Vec::new(),
             trusted: Vec::new(),
             account: "",
+            provider: "",
         }
     }
 }
@@ -275,9 +278,10 @@ fn configuration(settings: &Settings, emulator: &Emulator) -> String {
          client_secret = {{ file = \"secret\" }}\ngrant = \"client_credentials\"\n\
          [[account]]\nmailbox = \"{MAILBOX}\"\napp = \"lab\"\n{}\n\
          [provider.lab]\ntoken_url = \"{}\"\nca_file = \"ca.pem\"\n\
-         app_scopes = [\"https://outlook.office365.com/.default\"]\n",
+         app_scopes = [\"https://outlook.office365.com/.default\"]\n{}\n",
         settings.account,
         emulator.token_url(),
+        settings.provider,
     );
     for protocol in Protocol::ALL {
         let instead = settings.instead.iter().find(|(p, _)| *p == protocol);

@@ -286,6 +286,7 @@ fn refusal(rest: &str) -> Result<Refusal, String> {
         "sign_in_needed" => Refusal::SignInNeeded { mailbox: text },
         "throttled" => Refusal::Throttled,
         "upstream_busy" => Refusal::UpstreamBusy { said: text },
+        "no_turn" => Refusal::NoTurn { reason: text },
         "upstream_down" => Refusal::UpstreamDown { reason: text },
         "not_permitted" => Refusal::NotPermitted { said: text },
         "shutting_down" => Refusal::ShuttingDown,

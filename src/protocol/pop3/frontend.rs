@@ -54,6 +54,7 @@ impl Dialect for Pop3Frontend {
             Refusal::SignInNeeded { .. }
             | Refusal::Throttled
             | Refusal::UpstreamBusy { .. }
+            | Refusal::NoTurn { .. }
             | Refusal::UpstreamDown { .. }
             | Refusal::ShuttingDown => "SYS/TEMP",
         };

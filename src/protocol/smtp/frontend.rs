@@ -68,6 +68,8 @@ impl Dialect for SmtpFrontend {
             Refusal::SignInNeeded { .. } | Refusal::UpstreamDown { .. } => "454 4.7.0",
             Refusal::Throttled => "454 4.7.1",
             Refusal::UpstreamBusy { .. } | Refusal::ShuttingDown => "454 4.3.2",
+            // RFC 5321 section 4.2.1: the one code that ends a session whatever the command.
+            Refusal::NoTurn { .. } => "421 4.3.2",
         };
         format!("{code} {}\r\n", refusal.text()).into_bytes()
     }
@@ -139,6 +141,22 @@ pub(super) fn goodbye(closing: Closing) -> Vec<u8> {
         _ => "421 4.7.0",
     };
     format!("{code} {}\r\n", closing.text()).into_bytes()
+}
+
+/// The answer to MAIL of a session whose way to the upstream is barred.
+pub fn session_refusal(refusal: &Refusal) -> Vec<u8> {
+    // As at AUTH, with RFC 5321 section 4.2.2's codes for MAIL: 454 is none of them.
+    let code = match refusal {
+        Refusal::NoTurn { .. } | Refusal::ShuttingDown => "421 4.3.2",
+        Refusal::SignInNeeded { .. } => "451 4.7.0",
+        Refusal::UpstreamDown { .. } => "451 4.3.0",
+        Refusal::UpstreamBusy { .. } => "451 4.3.2",
+        Refusal::Throttled => "450 4.7.1",
+        Refusal::BadCredentials | Refusal::NotAllowedFromHere | Refusal::NotPermitted { .. } => {
+            "550 5.7.1"
+        }
+    };
+    format!("{code} {}\r\n", refusal.text_for_device()).into_bytes()
 }
 
 fn reply(text: &str) -> Action {

@@ -15,8 +15,10 @@ mod reply;
 mod submission;
 mod transaction;
 mod upstream;
+mod watch;
 
 pub(super) use frontend::SmtpFrontend;
+pub use frontend::session_refusal;
 pub(super) use upstream::SmtpUpstream;
 
 pub use dots::Dots;
@@ -24,3 +26,4 @@ pub use envelope::{AllowedRecipients, Envelope, Recipient};
 pub use receiver::{Receiver, ReceiverRules, ReceiverStep, spool_keywords};
 pub use reply::Reply;
 pub use submission::{Encoding, Step as SubmissionStep, Submission, Submitted, Verdict};
+pub use watch::{ClientStep, DeviceRules, Noticed, Watch};
