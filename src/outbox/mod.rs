@@ -7,6 +7,7 @@
 mod address;
 mod bounce;
 mod content;
+mod draft;
 mod entry;
 mod error;
 mod files;
