@@ -1,6 +1,6 @@
 //! Who may log in: app passwords, with their limits to protocols and networks.
 //!
-//! A password that gatepost made has 105 random bits and is checked by a keyed hash. One that a person
+//! A password that gatepost made has 100 random bits and is checked by a keyed hash. One that a person
 //! chose gets Argon2id, whose salt comes from the store's key and the mailbox, so that one computation
 //! checks all of a mailbox's passwords, and the same is spent on a mailbox that does not exist.
 //!
@@ -27,9 +27,9 @@ use crate::vocabulary::Protocol;
 /// Letters and digits that can't be taken for one another, on any keyboard and in one case: 32 of them,
 /// five bits each.
 const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
-/// Characters of a generated password, in three groups: 105 bits.
-const GENERATED: usize = 21;
-const GROUP: usize = 7;
+/// Characters of a generated password, in four groups: 100 bits. Some panels have room for no more than 20.
+const GENERATED: usize = 20;
+const GROUP: usize = 5;
 
 /// Slow hashes of wrong passwords that are remembered: enough for every broken device of a site, which
 /// sends the same one again and again.
@@ -106,14 +106,15 @@ impl Access {
         Arc::clone(&self.book.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Checks a login. `account` is what its user name means, `None` if nothing.
+    /// Checks a login; the answer is the name of its app password. `account` is what its user name means, `None` if
+    /// nothing.
     pub async fn check(
         &self,
         account: Option<&Account>,
         login: &Login,
         protocol: Protocol,
         peer: IpAddr,
-    ) -> Result<(), Refusal> {
+    ) -> Result<String, Refusal> {
         let mailbox = account.map_or(&login.user, |account| &account.mailbox).to_lowercase();
         let password = text_of(login.password.expose());
         let book = self.book();
@@ -136,7 +137,7 @@ impl Access {
         password: &str,
         protocol: Protocol,
         peer: IpAddr,
-    ) -> Result<(), Refusal> {
+    ) -> Result<String, Refusal> {
         let records = book.by_mailbox.get(mailbox).map_or(&[][..], Vec::as_slice);
         let generated = self.hasher.generated(mailbox, password);
         let quick = self.slow.quick(mailbox, password);
@@ -152,10 +153,8 @@ impl Access {
         if matching.is_empty() {
             return Err(Refusal::BadCredentials);
         }
-        match matching.iter().any(|record| allows(record, protocol, peer)) {
-            true => Ok(()),
-            false => Err(Refusal::NotAllowedFromHere),
-        }
+        let allowed = matching.iter().find(|record| allows(record, protocol, peer));
+        allowed.map(|record| record.name.clone()).ok_or(Refusal::NotAllowedFromHere)
     }
 }
 
@@ -308,7 +307,7 @@ fn text_of(password: &[u8]) -> Zeroizing<String> {
     })
 }
 
-/// A new app password, to be shown once: `k7mw2pq-9xhd3vf-c4nt8sz`.
+/// A new app password, to be shown once: `k7mw2-pq9xh-d3vfc-4nt8s`.
 pub fn generate() -> Option<Secret<String>> {
     let mut random = Zeroizing::new([0_u8; GENERATED]);
     SystemRandom::new().fill(random.as_mut_slice()).ok()?;
@@ -373,16 +372,17 @@ mod tests {
         ) -> Result<(), Refusal> {
             let password = Secret::new(password.to_vec());
             let login = Login { user: "jane@contoso.com".into(), password };
-            self.access.check(Some(&self.account), &login, protocol, peer.parse().unwrap()).await
+            let peer = peer.parse().unwrap();
+            self.access.check(Some(&self.account), &login, protocol, peer).await.map(drop)
         }
     }
 
     #[test]
-    fn generated_passwords_have_105_bits_and_differ() {
+    fn generated_passwords_have_100_bits_and_differ() {
         let (one, two) = (generate().unwrap(), generate().unwrap());
         assert_ne!(one, two);
         let typed: Vec<u8> = one.expose().bytes().filter(|byte| *byte != b'-').collect();
-        assert_eq!(typed.len() * 5, 105);
+        assert_eq!(typed.len() * 5, 100);
         assert!(typed.iter().all(|byte| ALPHABET.contains(byte)));
     }
 

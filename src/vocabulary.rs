@@ -113,6 +113,29 @@ impl fmt::Display for Way {
     }
 }
 
+/// What a token opens. Entra gives one for each: a token request names one resource's scopes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Resource {
+    /// IMAP, POP3 and SMTP.
+    Mail,
+    /// Microsoft Graph.
+    Graph,
+}
+
+impl Resource {
+    /// Mail first: where both are due, a login may wait for it.
+    pub const ALL: [Self; 2] = [Self::Mail, Self::Graph];
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Mail => "mail",
+            Self::Graph => "Microsoft Graph",
+        })
+    }
+}
+
 /// What has to change before tokens are granted again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {

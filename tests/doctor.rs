@@ -16,10 +16,14 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use gatepost::access::{Hasher, generate};
+use gatepost::clock::Clock;
+use gatepost::config::{SenderRule, SpoolSettings};
 use gatepost::doctor::{Code, Finding, Level, Wish, examine};
 use gatepost::emulator::{
     Emulator, LoginFault, Options, Protocol, Registration, Shared, Tls, TokenFault,
 };
+use gatepost::outbox::{Source, Spool};
+use gatepost::protocol::{Envelope, Recipient};
 use gatepost::store::{Hash, PasswordRecord, Store};
 use gatepost::vocabulary::TlsMode;
 use support::{Authority, Fake, Leaf};
@@ -128,7 +132,7 @@ ca_file    = "ca.pem"
             hash: Hash::Generated(hash.to_vec()),
             protocols: Vec::new(),
             networks: Vec::new(),
-            created_at: gatepost::clock::Clock::system().now(),
+            created_at: Clock::system().now(),
         };
         store.add_password(&record).await.unwrap();
         store.close().await;
@@ -264,8 +268,7 @@ async fn credentials_and_their_end() {
     let with_end = |end: &str| format!("client_secret_expires = {end}\nclient_secret");
     ward.change("client_secret", &with_end("2024-05-06"));
     ward.names(Code::CredentialExpiry, "Certificates & secrets").await;
-    let soon =
-        gatepost::clock::Clock::system().now().plus(std::time::Duration::from_secs(9 * 86_400));
+    let soon = Clock::system().now().plus(std::time::Duration::from_secs(9 * 86_400));
     ward.change("client_secret", &with_end(soon.text().split(' ').next().unwrap()));
     ward.is_well_but(&[Code::NotRunning, Code::CredentialExpiry]).await;
 }
@@ -509,7 +512,7 @@ async fn clients_that_are_set_otherwise() {
         "provider = \"lab\"\n[[listener]]\ntls = \"implicit\"\nprotocol = \"pop3\"",
     );
     let config = gatepost::config::Config::load(&ward.path("gatepost.toml")).unwrap();
-    let app = gatepost::app::App::start(config, gatepost::clock::Clock::system()).await.unwrap();
+    let app = gatepost::app::App::start(config, Clock::system()).await.unwrap();
     let at = |index: usize| app.listening()[index].1;
     let mut hello = TcpStream::connect(at(0)).await.unwrap();
     hello.write_all(&[0x16, 3, 1, 0, 5, 1, 0, 0, 1, 0]).await.unwrap();
@@ -586,6 +589,40 @@ async fn as_a_script_calls_it() {
     for secret in [Options::default().app.client_secret.as_str(), key.trim(), "eyJ", "Bearer"] {
         assert!(!told.contains(secret), "{secret} is told");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mail_that_waits_for_long_or_has_failed() {
+    let ward = Ward::new().await;
+    let clock = Clock::with_tokio();
+    clock.set_off(-3 * 3_600_000);
+    let settings = SpoolSettings::default();
+    let spool = Spool::open(&ward.path("state"), &settings, clock).unwrap();
+    let source = Source {
+        mailbox: JANE.into(),
+        device: "scanner 3".into(),
+        peer: None,
+        sender: SenderRule::Keep,
+    };
+    let recipients = vec![Recipient { address: "a@b.example".into(), parameters: Vec::new() }];
+    let envelope = Envelope { sender: JANE.into(), parameters: Vec::new(), recipients };
+    let mut entry =
+        spool.enqueue(source.clone(), envelope.clone(), b"\r\nscan\r\n", false).await.unwrap();
+    entry.progress.last_error = Some("550 5.7.60 SMTP; Client does not have permissions".into());
+    entry.progress.last_try = Some(Clock::system().now());
+    spool.note(&entry, true).await.unwrap();
+    let found =
+        |findings: &[Finding], code| findings.iter().find(|finding| finding.code == code).cloned();
+    let findings = ward.examine().await;
+    let waiting = found(&findings, Code::MailWaiting).expect("it waits");
+    assert!(waiting.what.contains("for 3 h") && waiting.what.contains("5.7.60"), "{waiting:?}");
+    assert!(waiting.remedy.contains("SendAs"), "{waiting:?}");
+    assert_eq!(found(&findings, Code::MailFailed), None);
+    spool.fail(&entry).await.unwrap();
+    let findings = ward.examine().await;
+    let failed = found(&findings, Code::MailFailed).expect("it has failed");
+    assert!(failed.remedy.contains("gatepost spool retry"), "{failed:?}");
+    assert_eq!(found(&findings, Code::MailWaiting), None);
 }
 
 /// Each code has a heading of its own, in the order in which one explains the other.

@@ -22,7 +22,13 @@ fn every_example_loads() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("gatepost.toml");
     let mut loaded = 0;
-    for document in ["README.md", "docs/configuration.md", "docs/entra.md", "docs/from-mapi.md"] {
+    for document in [
+        "README.md",
+        "docs/configuration.md",
+        "docs/devices.md",
+        "docs/entra.md",
+        "docs/from-mapi.md",
+    ] {
         for block in blocks(&read(document), "toml") {
             fs::write(&file, &block).unwrap();
             // The secrets of the examples are nobody's.

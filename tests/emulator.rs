@@ -318,7 +318,7 @@ async fn smtp_over_starttls() {
     assert_eq!(control.messages(SUPPORT, "INBOX").last().unwrap(), b"ab\r\nc\r\n");
     let elsewhere = control.sent_elsewhere().remove(0);
     assert_eq!(elsewhere.recipients, ["x@fabrikam.example"]);
-    assert_eq!((elsewhere.sender.as_str(), elsewhere.data.as_slice()), (SUPPORT, message));
+    assert_eq!((elsewhere.sender.as_str(), &*elsewhere.data), (SUPPORT, message));
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ async fn ask(endpoint: &HttpEndpoint, answer: Option<&str>) -> Result<(), TokenE
     app.token_url.set_port(Some(socket.local_addr().unwrap().port())).unwrap();
     let Some(answer) = answer else {
         drop(socket);
-        return endpoint.request(&app, Request::ClientCredentials).await.map(drop);
+        return endpoint.request(&app, &app.scopes, Request::ClientCredentials).await.map(drop);
     };
     let serve = async {
         let (mut stream, _) = socket.accept().await.unwrap();
@@ -30,7 +30,7 @@ async fn ask(endpoint: &HttpEndpoint, answer: Option<&str>) -> Result<(), TokenE
         let _ = stream.read(&mut request).await.unwrap();
         stream.write_all(answer.as_bytes()).await.unwrap();
     };
-    tokio::join!(endpoint.request(&app, Request::ClientCredentials), serve).0.map(drop)
+    tokio::join!(endpoint.request(&app, &app.scopes, Request::ClientCredentials), serve).0.map(drop)
 }
 
 #[tokio::test]

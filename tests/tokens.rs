@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use gatepost::oauth::TokenError;
 use gatepost::protocol::Refusal;
-use gatepost::vocabulary::Protocol;
+use gatepost::vocabulary::{Protocol, Resource};
 use sqlx::Connection;
 use support_tokens::paused::{KINDS, Kind, Reply, World, accounts};
 use tokio::task::JoinSet;
@@ -190,7 +190,7 @@ async fn transient_errors_keep_the_refresh_token_and_heal() {
         }
         assert_eq!(world.login().unwrap().token.expose(), "access-4");
         assert_eq!(world.refresh_token().await.as_deref(), Some("refresh-4"));
-        assert!(world.command.fault(&world.key()).await.unwrap().is_none());
+        assert!(world.command.fault(&world.key(), Resource::Mail).await.unwrap().is_none());
     }
 }
 

@@ -11,6 +11,8 @@ pub(super) enum Style {
     Mail,
     /// `2026-11-23 09:08:05Z`, as in Entra's error descriptions.
     Entra,
+    /// `2026-11-23T09:08:05Z`, RFC 3339, as Graph writes it.
+    Graph,
 }
 
 /// The present moment in words.
@@ -32,5 +34,6 @@ pub(super) fn at(moment: SystemTime, style: Style) -> String {
             format!("{weekday:.3}, {day} {month:.3} {year} {clock} +0000")
         }
         Style::Entra => format!("{year}-{:02}-{day:02} {clock}Z", u8::from(now.month())),
+        Style::Graph => format!("{year}-{:02}-{day:02}T{clock}Z", u8::from(now.month())),
     }
 }

@@ -16,8 +16,11 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Protocol, SentMail, World, locked,
-    tokens::{Principal, Wanted, folded, random_life},
+    Protocol, SentMail, World,
+    graph::{GraphFault, GraphRule},
+    locked,
+    smtp_faults::SmtpRule,
+    tokens::{GRAPH, Principal, Wanted, folded, random_life},
 };
 
 /// A way for the upstream to refuse a login.
@@ -82,6 +85,9 @@ pub(super) struct Faults {
     pub(super) login_outage: Option<LoginFault>,
     /// Seconds that Entra's clock is ahead.
     pub(super) clock_offset: i64,
+    pub(super) smtp: Vec<SmtpRule>,
+    pub(super) graph: Vec<GraphRule>,
+    pub(super) graph_outage: Option<GraphFault>,
     pub(super) mail_outage: bool,
     pub(super) challenge: bool,
     /// Ends the mail sessions that hold a clone of it.
@@ -105,6 +111,8 @@ pub(super) struct Counts {
     pub(super) token_requests: AtomicU64,
     pub(super) connections: AtomicU64,
     pub(super) logins: AtomicU64,
+    pub(super) graph_requests: AtomicU64,
+    pub(super) graph_limits_hit: AtomicU64,
 }
 
 impl Control {
@@ -146,9 +154,19 @@ impl Control {
     /// An access token with all mail permissions: a user's, or the app's own for `None`.
     pub fn issue_access_token(&self, user: Option<&str>) -> String {
         let principal = user.map_or(Principal::App, |user| Principal::User(folded(user)));
-        let audience = "https://outlook.office.com".to_owned();
         let permissions = principal.mail_permissions();
-        let life = self.world.token_life();
+        self.issue(principal, "https://outlook.office.com", permissions)
+    }
+
+    /// The same for Graph, with all of its mail permissions.
+    pub fn issue_graph_token(&self, user: Option<&str>) -> String {
+        let principal = user.map_or(Principal::App, |user| Principal::User(folded(user)));
+        let permissions = principal.graph_permissions();
+        self.issue(principal, GRAPH, permissions)
+    }
+
+    fn issue(&self, principal: Principal, audience: &str, permissions: Vec<String>) -> String {
+        let (audience, life) = (audience.to_owned(), self.world.token_life());
         let wanted = Wanted { principal, audience, permissions, life };
         self.world.tokens.access(wanted, self.world.now())
     }
@@ -185,7 +203,7 @@ impl Control {
         self.world.sign_ins.decide_device(user_code, None).is_some()
     }
 
-    /// Whether mail connections are closed as soon as they are made.
+    /// Whether mail connections are closed as soon as they are made. Those that are open stay so.
     pub fn set_mail_outage(&self, on: bool) {
         self.faults().mail_outage = on;
     }
@@ -228,7 +246,7 @@ impl Control {
 
     /// Puts a message into a mailbox's inbox; `false` if there is no such mailbox.
     pub fn deliver(&self, mailbox: &str, message: &[u8]) -> bool {
-        self.world.mail.store(mailbox, "INBOX", message, &[])
+        self.world.mail.store(mailbox, "INBOX", message.into(), &[])
     }
 
     /// The messages in a folder of a mailbox, oldest first.
@@ -237,9 +255,34 @@ impl Control {
         messages.iter().map(|message| message.data.to_vec()).collect()
     }
 
-    /// Mail sent to addresses that are not emulated, oldest first.
+    /// All messages that were accepted for sending, oldest first.
+    pub fn sent(&self) -> Vec<SentMail> {
+        self.world.mail.sent()
+    }
+
+    /// Those with recipients outside the emulated mailboxes, and of their recipients only these.
     pub fn sent_elsewhere(&self) -> Vec<SentMail> {
-        locked(&self.world.mail.elsewhere).clone()
+        let mut sent = self.sent();
+        for mail in &mut sent {
+            let recipients = std::mem::take(&mut mail.recipients).into_iter();
+            let parameters = std::mem::take(&mut mail.recipient_parameters);
+            (mail.recipients, mail.recipient_parameters) = recipients
+                .zip(parameters)
+                .filter(|(recipient, _)| self.world.mail.open(recipient).is_none())
+                .unzip();
+        }
+        sent.retain(|mail| !mail.recipients.is_empty());
+        sent
+    }
+
+    /// How often a client was told 432, which is what a good one avoids.
+    pub fn limits_hit(&self) -> u64 {
+        self.world.limits.hit.load(Ordering::Relaxed)
+    }
+
+    /// The most SMTP sessions of this mailbox that were logged in at the same time.
+    pub fn most_smtp_sessions(&self, mailbox: &str) -> usize {
+        self.world.limits.most_sessions(mailbox)
     }
 
     fn faults(&self) -> MutexGuard<'_, Faults> {

@@ -10,12 +10,15 @@
 //! | `/emulator/revoke-access`, `/emulator/revoke-refresh` | `user` for the latter |
 //! | `/emulator/login-fault` | `kind`: `auth-failed`, `not-connected`, `smtp-auth-disabled`, `smtp-auth-disabled-mailbox`, `send-as-denied`, `sender-refused`, `access-token-expired`, `throttled`, `connection-limit`; `count` (1) |
 //! | `/emulator/login-outage` | `kind` as above, until `off` |
+//! | `/emulator/smtp-fault` | `at`: `auth`, `mail`, `rcpt` (with `address` if wanted), `data`; `reply`, or `delay_ms`, or `closed`, or `lost`; `count` (none: until taken back); `off` takes all of them back |
+//! | `/emulator/graph-fault` | `status`: 429 or 503, with `retry_after` if wanted, 403 or 404; or `closed`, `unanswered` or `delay_ms`; `step` (any): `send-mail`, `create`, `attach`, `open-upload`, `upload`, `send`, `delete`; `count` (none: until taken back); `off` takes all of them back |
+//! | `/emulator/graph-outage` | the fault as above, until `off` |
 //! | `/emulator/clock-offset` | `seconds`, may be negative |
 //! | `/emulator/approve-device`, `/emulator/decline-device` | `user_code`, and `user` for the former |
 //! | `/emulator/mail-outage` | until `off` |
 //! | `/emulator/disconnect`, `/emulator/clear` | |
 //! | `/emulator/deliver` | `mailbox`, `message` |
-//! | `/emulator/refresh-token`, `/emulator/access-token` | `user` (none: app-only); the answer is the token |
+//! | `/emulator/refresh-token`, `/emulator/access-token`, `/emulator/graph-token` | `user` (none: app-only); the answer is the token |
 //! | `GET /emulator/state`, `GET /emulator/ca.pem` | counts as JSON; the CA |
 //! | `GET /emulator/device-codes` | the user codes that wait, one a line |
 //!
@@ -29,7 +32,9 @@ use axum::{
 };
 use serde_json::json;
 
-use super::{Control, Form, LoginFault, TokenFault, World};
+use super::{
+    Control, Form, GraphFault, GraphStep, LoginFault, SmtpFault, SmtpStage, TokenFault, World,
+};
 
 /// Answers one request to `/emulator/{action}`: 200 with a text, 204, or 400 and the reason.
 pub(super) fn answer(world: &Arc<World>, method: &Method, action: &str, form: &Form) -> Response {
@@ -41,6 +46,9 @@ pub(super) fn answer(world: &Arc<World>, method: &Method, action: &str, form: &F
             "connections": control.connections(),
             "live_connections": control.live_connections(),
             "logins": control.logins(),
+            "limits_hit": control.limits_hit(),
+            "graph_requests": control.graph_requests(),
+            "sent": control.sent().len(),
         })
         .to_string()),
         (&Method::GET, "device-codes") => Ok(control.device_codes().join("\n")),
@@ -67,6 +75,15 @@ fn change(control: &Control, action: &str, form: &Form) -> Result<String, String
         "revoke-refresh" => control.revoke_refresh_tokens(word(form, "user")?),
         "login-fault" => control.fail_logins(count, login_fault(form)?),
         "login-outage" => control.set_login_fault(on.then(|| login_fault(form)).transpose()?),
+        "smtp-fault" if !on => control.clear_smtp_faults(),
+        "smtp-fault" => {
+            control.fail_smtp(smtp_stage(form)?, smtp_fault(form)?, number(form, "count")?);
+        }
+        "graph-fault" if !on => control.clear_graph_faults(),
+        "graph-fault" => {
+            control.fail_graph(graph_step(form)?, graph_fault(form)?, number(form, "count")?);
+        }
+        "graph-outage" => control.set_graph_outage(on.then(|| graph_fault(form)).transpose()?),
         "clock-offset" => {
             control.set_clock_offset(number(form, "seconds")?.ok_or("seconds is missing")?);
         }
@@ -84,6 +101,9 @@ fn change(control: &Control, action: &str, form: &Form) -> Result<String, String
         "refresh-token" => return Ok(control.issue_refresh_token(word(form, "user")?)),
         "access-token" => {
             return Ok(control.issue_access_token(form.get("user").map(String::as_str)));
+        }
+        "graph-token" => {
+            return Ok(control.issue_graph_token(form.get("user").map(String::as_str)));
         }
         other => return Err(format!("no such action: {other}")),
     }
@@ -123,6 +143,64 @@ fn login_fault(form: &Form) -> Result<LoginFault, String> {
         "connection-limit" => LoginFault::ConnectionLimit,
         other => return Err(format!("no such kind: {other}")),
     })
+}
+
+fn smtp_stage(form: &Form) -> Result<SmtpStage, String> {
+    Ok(match word(form, "at")? {
+        "auth" => SmtpStage::Auth,
+        "mail" => SmtpStage::Mail,
+        "rcpt" => SmtpStage::Rcpt(form.get("address").cloned()),
+        "data" => SmtpStage::EndOfData,
+        other => return Err(format!("no such stage: {other}")),
+    })
+}
+
+fn smtp_fault(form: &Form) -> Result<SmtpFault, String> {
+    if let Some(line) = form.get("reply") {
+        return Ok(SmtpFault::Reply(line.clone()));
+    }
+    if let Some(milliseconds) = number(form, "delay_ms")? {
+        return Ok(SmtpFault::Delay(Duration::from_millis(milliseconds)));
+    }
+    match (form.contains_key("closed"), form.contains_key("lost")) {
+        (true, false) => Ok(SmtpFault::Closed),
+        (false, true) => Ok(SmtpFault::Lost),
+        _ => Err("reply, delay_ms, closed or lost is missing".to_owned()),
+    }
+}
+
+fn graph_step(form: &Form) -> Result<GraphStep, String> {
+    Ok(match form.get("step").map_or("any", String::as_str) {
+        "any" => GraphStep::Any,
+        "send-mail" => GraphStep::SendMail,
+        "create" => GraphStep::Create,
+        "attach" => GraphStep::Attach,
+        "open-upload" => GraphStep::OpenUpload,
+        "upload" => GraphStep::Upload,
+        "send" => GraphStep::Send,
+        "delete" => GraphStep::Delete,
+        other => return Err(format!("no such step: {other}")),
+    })
+}
+
+fn graph_fault(form: &Form) -> Result<GraphFault, String> {
+    if let Some(milliseconds) = number(form, "delay_ms")? {
+        return Ok(GraphFault::Delay(Duration::from_millis(milliseconds)));
+    }
+    for (name, fault) in [("closed", GraphFault::Closed), ("unanswered", GraphFault::Unanswered)] {
+        if form.contains_key(name) {
+            return Ok(fault);
+        }
+    }
+    let retry_after = number(form, "retry_after")?;
+    match number(form, "status")? {
+        Some(429_u16) => Ok(GraphFault::Throttled { retry_after }),
+        Some(503) => Ok(GraphFault::Unavailable { retry_after }),
+        Some(403) => Ok(GraphFault::AccessDenied),
+        Some(404) => Ok(GraphFault::MailboxNotEnabled),
+        Some(other) => Err(format!("no such fault: {other}")),
+        None => Err("status, closed, unanswered or delay_ms is missing".to_owned()),
+    }
 }
 
 fn number<T: FromStr>(form: &Form, name: &str) -> Result<Option<T>, String> {

@@ -1,28 +1,26 @@
 //! An Exchange-like mail upstream and an Entra-like token endpoint, on loopback.
 //!
 //! `gatepost demo` shows the product with it and the tests judge the proxy with it. It takes nothing
-//! but XOAUTH2, and on request it fails in the ways that the real services fail ([`Control`]).
+//! but XOAUTH2 and, at Microsoft Graph, bearer tokens. On request it fails in the ways that the real
+//! services fail ([`Control`]).
 //!
-//! [`Emulator`] starts it with [`Options`]; `control` and `control_http` take the faults on request.
-//! `entra` signs people in and issues what `tokens` holds, `sasl` asks for it; `imap`, `pop3` and `smtp`
-//! hold one session each over a `wire`, and share what is in `mailbox`.
+//! [`Emulator`] starts it with [`Options`]; `control`, `smtp_faults` and `control_http` take the faults on
+//! request. `entra` signs people in and issues what `tokens` holds, `sasl` asks for it; `imap`, `pop3` and
+//! `smtp` hold one session each over a `wire`, `graph` takes mail by HTTP, and all of them share what is in
+//! `mailbox`; `limits` is what a mailbox may send.
 //!
 //! Invariant: a crate of its own, which does not know the proxy. It shares no parser and no constant with it,
 //! so that a mistake there cannot cancel itself out here.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 use std::{
-    collections::HashMap,
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
-};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -35,24 +33,31 @@ mod certificate;
 mod control;
 mod control_http;
 mod entra;
+mod graph;
 mod imap;
+mod limits;
 mod mailbox;
 mod options;
 mod pop3;
 mod samples;
 mod sasl;
 mod smtp;
+mod smtp_faults;
 mod tokens;
 mod wire;
 
 pub use control::{Control, LoginFault, TokenFault};
-pub use mailbox::SentMail;
+pub use graph::{GraphFault, GraphStep};
+pub use mailbox::{Attachment, SentMail, Way};
 pub use options::{App, Federated, Options, Ports, Registration, ServiceAccount, Shared};
+pub use smtp_faults::{SmtpFault, SmtpStage};
 
 use control::{Counts, Faults};
 use entra::SignIns;
+use graph::Graph;
+use limits::Limits;
 use mailbox::PostOffice;
-use tokens::{Tokens, folded};
+use tokens::Tokens;
 use wire::Wire;
 
 /// Fields of an HTTP form by name.
@@ -95,8 +100,8 @@ struct World {
     mail: PostOffice,
     faults: Mutex<Faults>,
     counts: Counts,
-    /// Places for concurrent SMTP sessions, by mailbox.
-    smtp_places: HashMap<String, Arc<Semaphore>>,
+    limits: Limits,
+    graph: Graph,
     acceptor: TlsAcceptor,
     ca_pem: String,
     sessions: TaskTracker,
@@ -191,6 +196,11 @@ impl Emulator {
         format!("http://{}/metadata/identity/oauth2/token", self.token)
     }
 
+    /// Microsoft Graph v1.0, without a slash at the end.
+    pub fn graph_url(&self) -> String {
+        format!("http://{}/graph/v1.0", self.token)
+    }
+
     /// The issuer that a sign-in names in `iss` and in its ID token.
     pub fn issuer(&self) -> String {
         let base = format!("http://{}", self.token);
@@ -221,16 +231,14 @@ impl Emulator {
 impl World {
     fn new(options: Options) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let (acceptor, ca_pem) = certificate::make()?;
-        let places = |mailbox: &String| {
-            (folded(mailbox), Arc::new(Semaphore::new(options.smtp_connections)))
-        };
         Ok(Self {
             tokens: Tokens::new(options.clone()),
             sign_ins: SignIns::new(&options.registration)?,
             mail: PostOffice::new(&options.mailboxes),
             faults: Mutex::default(),
             counts: Counts::default(),
-            smtp_places: options.mailboxes.iter().map(places).collect(),
+            limits: Limits::new(&options),
+            graph: Graph::default(),
             acceptor,
             ca_pem,
             sessions: TaskTracker::new(),

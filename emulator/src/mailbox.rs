@@ -21,15 +21,75 @@ use super::{
 const FOLDERS: [&str; 6] =
     ["INBOX", "Archive", "Deleted Items", "Drafts", "Junk Email", "Sent Items"];
 
-/// A message that went to an address outside the emulated mailboxes.
+/// A message that was accepted from a client for sending.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SentMail {
+    /// Its place in the order in which messages were accepted, from 1.
+    pub sequence: u64,
+    /// When it was accepted, by this machine's clock.
+    pub accepted: SystemTime,
+    /// How it came.
+    pub way: Way,
+    /// The mailbox whose login sent it.
+    pub mailbox: String,
     /// The address in MAIL FROM; empty for `<>`.
     pub sender: String,
-    /// Those recipients that are not emulated mailboxes.
+    /// The parameters of MAIL, as they were written: `SIZE=20`.
+    pub sender_parameters: Vec<String>,
+    /// The addresses in RCPT TO, in their order.
     pub recipients: Vec<String>,
-    /// The message as it was sent, dot-stuffing undone, nothing added.
-    pub data: Vec<u8>,
+    /// The parameters of each RCPT.
+    pub recipient_parameters: Vec<Vec<String>>,
+    /// The message as it was sent, nothing added: dot-stuffing undone, or of Graph's MIME all but `Bcc`.
+    pub data: Arc<[u8]>,
+    /// What a draft of Graph's had besides its MIME.
+    pub attachments: Vec<Attachment>,
+}
+
+/// How a message was submitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// By an SMTP session.
+    Smtp,
+    /// By a request to Microsoft Graph.
+    Graph,
+}
+
+/// A file that came to a draft of Graph's by a request of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// The file's name.
+    pub name: String,
+    /// Its media type.
+    pub content_type: String,
+    /// What a `cid:` in the text refers to.
+    pub content_id: Option<String>,
+    /// Whether it is shown within the text.
+    pub inline: bool,
+    /// Its octets.
+    pub data: Arc<[u8]>,
+}
+
+/// Whom a message is from and whom it goes to.
+#[derive(Default)]
+pub(super) struct Envelope {
+    pub(super) sender: String,
+    pub(super) sender_parameters: Vec<String>,
+    pub(super) recipients: Vec<String>,
+    pub(super) recipient_parameters: Vec<Vec<String>>,
+}
+
+/// A message on its way to be a [`SentMail`].
+pub(super) struct Submission {
+    pub(super) way: Way,
+    pub(super) mailbox: String,
+    pub(super) envelope: Envelope,
+    pub(super) data: Arc<[u8]>,
+    /// What arrives, if that is not `data`.
+    pub(super) arrives: Option<Arc<[u8]>>,
+    /// What the sender keeps, if that is not what arrives.
+    pub(super) kept: Option<Arc<[u8]>>,
+    pub(super) attachments: Vec<Attachment>,
 }
 
 /// A message in a folder. A clone shares its octets.
@@ -52,10 +112,10 @@ pub(super) struct Folder {
 /// One mailbox's folders by name.
 pub(super) type Folders = BTreeMap<String, Folder>;
 
-/// All mailboxes, and what was sent elsewhere.
+/// All mailboxes, and what was sent.
 pub(super) struct PostOffice {
     mailboxes: HashMap<String, Mutex<Folders>>,
-    pub(super) elsewhere: Mutex<Vec<SentMail>>,
+    sent: Mutex<Vec<SentMail>>,
     /// Wakes the sessions that watch; told at every change of any mailbox.
     pub(super) changed: watch::Sender<()>,
 }
@@ -65,11 +125,10 @@ impl PostOffice {
         let folders = || FOLDERS.iter().map(|name| ((*name).to_owned(), Folder::new()));
         let empty = |address: &String| (folded(address), Mutex::new(folders().collect()));
         let mailboxes = addresses.iter().map(empty).collect();
-        let office =
-            Self { mailboxes, elsewhere: Mutex::default(), changed: watch::Sender::new(()) };
+        let office = Self { mailboxes, sent: Mutex::default(), changed: watch::Sender::new(()) };
         for address in addresses {
             for sample in samples::messages(address) {
-                office.store(address, "INBOX", &sample, &[]);
+                office.store(address, "INBOX", sample.into(), &[]);
             }
         }
         office
@@ -88,27 +147,52 @@ impl PostOffice {
     }
 
     /// Puts a message into one folder of a mailbox; `false` if one of them does not exist.
-    pub(super) fn store(&self, address: &str, folder: &str, data: &[u8], flags: &[&str]) -> bool {
+    pub(super) fn store(
+        &self,
+        address: &str,
+        folder: &str,
+        data: Arc<[u8]>,
+        flags: &[&str],
+    ) -> bool {
         let mut folders = self.open(address).map(locked);
         let Some(folder) = folders.as_mut().and_then(|folders| folders.get_mut(folder)) else {
             return false;
         };
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        folder.add(data.into(), flags, calendar::now(Style::Imap));
+        folder.add(data, flags, calendar::now(Style::Imap));
         self.changed.send_replace(());
         true
     }
 
-    /// Delivers a submitted message: to inboxes here, to the list for all others, and to the sender's
-    /// Sent Items, as Exchange does for mail from SMTP clients.
-    pub(super) fn deliver(&self, account: &str, sender: &str, recipients: &[String], data: &[u8]) {
-        let elsewhere = |recipient: &&String| !self.store(recipient, "INBOX", data, &[]);
-        let others: Vec<String> = recipients.iter().filter(elsewhere).cloned().collect();
-        self.store(account, "Sent Items", data, &["\\Seen"]);
-        if !others.is_empty() {
-            let (sender, data) = (sender.to_owned(), data.to_vec());
-            locked(&self.elsewhere).push(SentMail { sender, recipients: others, data });
+    /// Delivers a submitted message: to inboxes here, to the sender's Sent Items as Exchange does, and to
+    /// the list of all that was sent.
+    pub(super) fn deliver(&self, submission: Submission) {
+        let Submission { way, mailbox, envelope, data, arrives, kept, attachments } = submission;
+        let Envelope { sender, sender_parameters, recipients, recipient_parameters } = envelope;
+        let arrives = arrives.unwrap_or_else(|| data.clone());
+        for recipient in &recipients {
+            self.store(recipient, "INBOX", arrives.clone(), &[]);
         }
+        self.store(&mailbox, "Sent Items", kept.unwrap_or(arrives), &["\\Seen"]);
+        let mut sent = locked(&self.sent);
+        let (sequence, accepted) = (sent.len() as u64 + 1, SystemTime::now());
+        sent.push(SentMail {
+            sequence,
+            accepted,
+            way,
+            mailbox,
+            sender,
+            sender_parameters,
+            recipients,
+            recipient_parameters,
+            data,
+            attachments,
+        });
+    }
+
+    /// All that was sent, oldest first.
+    pub(super) fn sent(&self) -> Vec<SentMail> {
+        locked(&self.sent).clone()
     }
 }
 

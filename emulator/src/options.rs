@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{
     Protocol,
-    tokens::{DELEGATED, ROLES},
+    tokens::{DELEGATED, GRAPH_DELEGATED, GRAPH_ROLES, ROLES},
 };
 
 /// What to emulate.
@@ -30,6 +30,14 @@ pub struct Options {
     pub idle_timeout: Duration,
     /// Concurrent SMTP sessions of one mailbox before Exchange answers 432.
     pub smtp_connections: usize,
+    /// Messages that a mailbox may submit in [`Self::smtp_minute`]; 0 is no limit.
+    pub smtp_messages_per_minute: usize,
+    /// How long that minute is, and it slides. Shorter for tests that would have to wait.
+    pub smtp_minute: Duration,
+    /// Recipients to which a mailbox may send in 24 hours.
+    pub smtp_recipients_per_day: usize,
+    /// Requests to Graph for one mailbox at the same time before it answers 429.
+    pub graph_requests: usize,
     /// Fixed ports; 0 is any free one.
     pub ports: Ports,
 }
@@ -71,10 +79,14 @@ pub struct Registration {
     pub federated: Vec<Federated>,
     /// Accounts that may ask for a user's token in Google's manner (RFC 7523 section 2.1).
     pub service_accounts: Vec<ServiceAccount>,
-    /// Application permissions with an admin's consent.
+    /// Application permissions with an admin's consent, Exchange's.
     pub roles: Vec<String>,
-    /// Delegated permissions consented to.
+    /// Delegated permissions consented to, Exchange's.
     pub consented: Vec<String>,
+    /// Application permissions with an admin's consent, Graph's.
+    pub graph_roles: Vec<String>,
+    /// Delegated permissions consented to, Graph's.
+    pub graph_consented: Vec<String>,
     /// Protocols that are switched off for a mailbox.
     pub switched_off: Vec<(String, Protocol)>,
 }
@@ -145,8 +157,14 @@ impl Default for Options {
             revoke_used_refresh_tokens: false,
             // RFC 3501 section 5.4: an autologout timer of at least 30 minutes
             idle_timeout: Duration::from_secs(30 * 60),
-            // Exchange Online's documented limit for SMTP client submission
+            // Exchange Online's documented limits: of SMTP client submission the first two, of every
+            // mailbox the last
             smtp_connections: 3,
+            smtp_messages_per_minute: 30,
+            smtp_minute: Duration::from_secs(60),
+            smtp_recipients_per_day: 10_000,
+            // the documented `MailboxConcurrency` of Graph's Outlook service
+            graph_requests: 4,
             ports: Ports::default(),
         }
     }
@@ -170,6 +188,8 @@ impl Default for Registration {
             service_accounts: Vec::new(),
             roles: ROLES.map(String::from).to_vec(),
             consented: DELEGATED.map(String::from).to_vec(),
+            graph_roles: GRAPH_ROLES.map(String::from).to_vec(),
+            graph_consented: GRAPH_DELEGATED.map(String::from).to_vec(),
             switched_off: Vec::new(),
         }
     }

@@ -4,7 +4,7 @@
 //! emulator knows every token that it ever issued.
 //!
 //! Invariant: a token that is unknown, expired, revoked or without the protocol's permission opens
-//! nothing, and none of these cases can be told apart from outside.
+//! nothing, and the mail servers tell none of these cases from the others.
 
 use std::{
     collections::HashMap,
@@ -28,6 +28,22 @@ pub(super) const DELEGATED: [&str; 3] =
 
 /// The application permissions for mail.
 pub(super) const ROLES: [&str; 3] = ["IMAP.AccessAsApp", "POP.AccessAsApp", "SMTP.SendAsApp"];
+
+/// Microsoft Graph, the other resource that tokens are issued for.
+pub(super) const GRAPH: &str = "https://graph.microsoft.com";
+
+/// Graph's delegated permissions for mail, and the one that every app has.
+pub(super) const GRAPH_DELEGATED: [&str; 6] = [
+    "Mail.Read",
+    "Mail.ReadWrite",
+    "Mail.ReadWrite.Shared",
+    "Mail.Send",
+    "Mail.Send.Shared",
+    "User.Read",
+];
+
+/// Graph's application permissions for mail.
+pub(super) const GRAPH_ROLES: [&str; 3] = ["Mail.Read", "Mail.ReadWrite", "Mail.Send"];
 
 /// Gmail's one scope for mail, which is no URL of a resource. Tokens for it open mailboxes too.
 pub(super) const GMAIL: &str = "https://mail.google.com/";
@@ -53,6 +69,12 @@ pub(super) struct Wanted {
     pub(super) life: Duration,
 }
 
+/// Whose token was shown to Graph, and what for.
+pub(super) struct Bearer {
+    pub(super) principal: Principal,
+    pub(super) permissions: Vec<String>,
+}
+
 /// A login that succeeded.
 pub(super) struct Grant {
     principal: Principal,
@@ -73,10 +95,16 @@ pub(super) struct Tokens {
 }
 
 impl Principal {
-    /// Everything that mail needs.
+    /// Everything that mail needs of Exchange's protocols.
     pub(super) fn mail_permissions(&self) -> Vec<String> {
         let names = if *self == Self::App { ROLES } else { DELEGATED };
         names.map(String::from).to_vec()
+    }
+
+    /// Everything that mail needs of Graph.
+    pub(super) fn graph_permissions(&self) -> Vec<String> {
+        let names = if *self == Self::App { &GRAPH_ROLES[..] } else { &GRAPH_DELEGATED };
+        names.iter().map(|name| (*name).to_owned()).collect()
     }
 }
 
@@ -165,6 +193,38 @@ impl Tokens {
             (true, _) => Ok(Grant { principal, mailbox, expires, fault: None }),
             (false, _) => Err(LoginFault::NotConnected),
         }
+    }
+
+    /// Whose token this is, if it is one for Graph. Unlike the mail servers, Graph tells what is wrong.
+    pub(super) fn bearer(&self, token: &str) -> Result<Bearer, &'static str> {
+        let issued = locked(&self.access);
+        let (wanted, expires) = issued.get(token).ok_or("Invalid token.")?;
+        if *expires <= Instant::now() {
+            return Err("Lifetime validation failed, the token is expired.");
+        }
+        if wanted.audience.strip_suffix('/').unwrap_or(&wanted.audience) != GRAPH {
+            return Err("Access token validation failure. Invalid audience.");
+        }
+        let (principal, permissions) = (wanted.principal.clone(), wanted.permissions.clone());
+        Ok(Bearer { principal, permissions })
+    }
+
+    /// The mailbox of a user by address or by object id.
+    pub(super) fn mailbox_of(&self, user: &str) -> Option<String> {
+        let mut all = self.options.mailboxes.iter().map(|address| folded(address));
+        all.find(|address| *address == folded(user) || object_id(address) == user)
+    }
+
+    /// A login to a mailbox by way of Graph.
+    pub(super) fn graph_login(&self, principal: &Principal, mailbox: &str) -> Option<Grant> {
+        let (principal, mailbox) = (principal.clone(), mailbox.to_owned());
+        let expires = Instant::now(); // nobody asks: each request shows its token
+        self.opens(&principal, &mailbox).then_some(Grant {
+            principal,
+            mailbox,
+            expires,
+            fault: None,
+        })
     }
 
     /// Whether mail from this address may be sent by this login.

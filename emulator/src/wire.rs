@@ -97,7 +97,7 @@ impl Wire {
     }
 
     /// Says what is left and ends the connection in good order.
-    pub(super) async fn close(mut self) -> io::Result<()> {
+    pub(super) async fn close(&mut self) -> io::Result<()> {
         self.flush().await?;
         self.stream.shutdown().await
     }

@@ -7,6 +7,7 @@ use anyhow::Result;
 use super::ui;
 use crate::config::Config;
 use crate::entra::{ConsentUrl, EntraError, Made, consent_urls, script};
+use crate::vocabulary::Resource;
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
@@ -47,8 +48,12 @@ pub(super) fn entra(file: &Path, command: Command) -> Result<()> {
 }
 
 fn show(url: &ConsentUrl) -> Result<()> {
+    let what = match url.resource {
+        Resource::Mail => "",
+        Resource::Graph => ", for sending by Microsoft Graph",
+    };
     ui::say(&format!(
-        "App {}: an administrator of the tenant {} opens this address and accepts what it shows.\n\
+        "App {}{what}: an administrator of the tenant {} opens this address and accepts what it shows.\n\
          The browser ends on {}, which need not load: admin_consent=True in its address is the answer.",
         url.app, url.tenant, url.redirect_uri
     ));

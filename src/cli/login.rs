@@ -11,13 +11,15 @@ use super::large::large;
 use super::{UsageError, account, ui, with_store};
 use crate::clock::Clock;
 use crate::config::{Config, Grant};
+use crate::explain;
 use crate::oauth::{
-    HttpEndpoint, Principal, Redirected, Request, TokenEndpoint, TokenError, token_of,
+    HttpEndpoint, Principal, Redirected, Request, TokenEndpoint, TokenError, renew_once, token_of,
 };
 use crate::secret::Secret;
 use crate::signin::sign_in_by_device;
 use crate::signin::{Begun, Callback, SignInError, SignIns, SignedIn, Waiting};
 use crate::store::{Store, Token};
+use crate::vocabulary::Resource;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -46,7 +48,7 @@ pub(super) async fn login(file: &Path, args: Args) -> Result<()> {
     let (config, store) = with_store(Config::load(file)?).await?;
     let mut principals: Vec<Principal> = Vec::new();
     for mailbox in &args.mailbox {
-        let principal = Principal::of(&*account(&config, mailbox)?);
+        let principal = Principal::among(&config.accounts, &*account(&config, mailbox)?);
         if !principals.iter().any(|other| other.key() == principal.key()) {
             principals.push(principal);
         }
@@ -75,6 +77,7 @@ pub(super) async fn sign_in(
     refresh_token_stdin: bool,
 ) -> Result<()> {
     let mut in_browsers = Vec::new();
+    let by_graph: Vec<_> = principals.iter().filter(|one| one.graph).cloned().collect();
     for principal in principals {
         match way(&principal, place, refresh_token_stdin)? {
             Way::ByItself => try_app(store, &principal).await?,
@@ -83,10 +86,29 @@ pub(super) async fn sign_in(
             Way::RefreshToken => by_refresh_token(store, &principal).await?,
         }
     }
-    if in_browsers.is_empty() {
-        return Ok(());
+    if !in_browsers.is_empty() {
+        by_browser(config, store, in_browsers, !place.no_browser).await?;
     }
-    by_browser(config, store, in_browsers, !place.no_browser).await
+    for principal in &by_graph {
+        try_graph(store, principal).await?;
+    }
+    Ok(())
+}
+
+/// Whether the sign-in is good for sending by Microsoft Graph as well. Without that mail goes on.
+async fn try_graph(store: &Store, principal: &Principal) -> Result<()> {
+    let endpoint = HttpEndpoint::of(&principal.app)?;
+    match renew_once(store, &endpoint, principal, Resource::Graph).await {
+        Ok(_) => ui::say(&format!("{principal} may use Microsoft Graph")),
+        Err(failure) => {
+            let entry = explain::best(&failure.to_string());
+            let remedy = entry.map(|entry| entry.remedy_for("MAILBOX")).unwrap_or_default();
+            ui::say(&format!(
+                "warning: {principal} is signed in for mail, but not for Microsoft Graph: {failure}\n{remedy}"
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn way(principal: &Principal, place: Place, refresh_token_stdin: bool) -> Result<Way> {
@@ -128,7 +150,8 @@ fn mailboxes(config: &Config, principal: &Principal) -> Vec<String> {
 async fn try_app(store: &Store, principal: &Principal) -> Result<()> {
     let endpoint = HttpEndpoint::of(&principal.app)?;
     let asked_at = Clock::system().now();
-    match endpoint.request(&principal.app, Request::renewal(principal, None)?).await {
+    let request = Request::renewal(principal, Resource::Mail, None)?;
+    match endpoint.request(&principal.app, &principal.app.scopes, request).await {
         Ok(answer) => {
             let token = token_of(principal, answer, None, asked_at);
             store.replace_token(&principal.key(), &token).await?;
@@ -275,9 +298,8 @@ fn report(done: &SignedIn) {
 async fn by_refresh_token(store: &Store, principal: &Principal) -> Result<()> {
     let given = read_token()?;
     let asked_at = Clock::system().now();
-    let answer =
-        HttpEndpoint::of(&principal.app)?.request(&principal.app, Request::Refresh(&given)).await;
-    match answer {
+    let endpoint = HttpEndpoint::of(&principal.app)?;
+    match endpoint.request(&principal.app, &principal.app.scopes, Request::Refresh(&given)).await {
         Ok(answer) => {
             let rotated = answer.refresh_token.is_some();
             let token = token_of(principal, answer, Some(given), asked_at);
@@ -302,7 +324,7 @@ async fn keep_untried(
     let signed_in = store.token(&principal.key()).await?.0.is_some();
     match &failure {
         TokenError::Transient { reason, .. } if !signed_in => {
-            let token = Token { refresh_token: Some(given), access: None };
+            let token = Token { refresh_token: Some(given), ..Token::default() };
             store.replace_token(&principal.key(), &token).await?;
             ui::say(&format!("the refresh token is stored, but could not be tried: {reason}"));
             ui::say("gatepost run goes on trying");

@@ -1,6 +1,5 @@
 //! `gatepost spool`: the mail that gatepost has taken, beside a running proxy, which sees a change within a second.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -10,8 +9,7 @@ use serde::Serialize;
 use super::{UsageError, ui};
 use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
-use crate::explain;
-use crate::outbox::{Damaged, Entry, Event, Place, Spool, SpoolError, What};
+use crate::outbox::{Damaged, Entry, Event, Place, Spool, SpoolError, Summary, What};
 
 /// Fewest characters of an id that drop a message: the last four tell the messages of a quarter of an hour apart.
 const SHORTEST: usize = 4;
@@ -184,7 +182,7 @@ async fn print_message(spool: &Spool, id: &str) -> Result<()> {
 }
 
 fn show_entry(entry: &Entry, place: Place, json: bool) -> Result<()> {
-    let remedy = remedy(entry);
+    let remedy = entry.remedy();
     if json {
         let shown = serde_json::json!({"place": place, "message": entry, "remedy": remedy});
         return ui::out(&serde_json::to_string_pretty(&shown)?);
@@ -228,14 +226,6 @@ fn show_event(event: &Event, json: bool) -> Result<()> {
     let said = if said.is_empty() { String::new() } else { format!(": {said}") };
     let what = event.name();
     ui::out(&format!("{id} of {mailbox} ({device}) was {what} at {}{said}", at.text()))
-}
-
-/// What to do about what was last said.
-fn remedy(entry: &Entry) -> Option<String> {
-    let refused = entry.progress.refused.last().map(|(_, said)| said);
-    let said = [refused, entry.progress.last_error.as_ref()];
-    let known = said.into_iter().flatten().find_map(|said| explain::best(said));
-    known.map(|known| known.remedy_for(&entry.mailbox))
 }
 
 async fn retry(config: &Config, ids: Vec<String>, all: bool) -> Result<()> {
@@ -341,49 +331,17 @@ fn ambiguous(written: &str, ids: &[String]) -> String {
     format!("{written:?} may be {some}{more}\nhint: write more of it")
 }
 
-/// What `gatepost status` says of a mailbox's spooled mail.
-#[derive(Default, Serialize)]
-pub(super) struct SpoolStatus {
-    mailbox: String,
-    waiting: usize,
-    failed: usize,
-    /// When the oldest of the waiting ones was accepted, in milliseconds since 1970.
-    oldest_at: Option<Timestamp>,
-    last_error: Option<String>,
-    /// Milliseconds since 1970.
-    last_error_at: Option<Timestamp>,
-    /// What to do about it.
-    remedy: Option<String>,
-}
-
-/// For each mailbox that has any.
-pub(super) async fn status(config: &Config) -> Result<Vec<SpoolStatus>> {
-    let Some(spool) = open(config)? else { return Ok(Vec::new()) };
-    let mut mailboxes: BTreeMap<String, SpoolStatus> = BTreeMap::new();
-    let waiting = spool.waiting().await?.into_iter().map(|entry| (entry, Place::Queue));
-    let failed = spool.failed().await?.into_iter().map(|entry| (entry, Place::Failed));
-    for (entry, place) in waiting.chain(failed) {
-        let status = mailboxes.entry(entry.mailbox.clone()).or_default();
-        status.mailbox.clone_from(&entry.mailbox);
-        match place {
-            Place::Queue => {
-                status.waiting += 1;
-                status.oldest_at.get_or_insert(entry.arrived);
-            }
-            Place::Failed => status.failed += 1,
-        }
-        if entry.progress.last_error.is_some() && entry.progress.last_try > status.last_error_at {
-            status.last_error_at = entry.progress.last_try;
-            status.remedy = remedy(&entry);
-            status.last_error = entry.progress.last_error;
-        }
+/// What `gatepost status` says of each mailbox that has any.
+pub(super) async fn status(config: &Config) -> Result<Vec<Summary>> {
+    match open(config)? {
+        Some(spool) => Ok(spool.summaries().await?),
+        None => Ok(Vec::new()),
     }
-    Ok(mailboxes.into_values().collect())
 }
 
 /// The lines of it, for people.
-pub(super) fn show_status(mailboxes: &[SpoolStatus], now: Timestamp) -> Result<()> {
-    for SpoolStatus { mailbox, waiting, failed, oldest_at, .. } in mailboxes {
+pub(super) fn show_status(mailboxes: &[Summary], now: Timestamp) -> Result<()> {
+    for Summary { mailbox, waiting, failed, oldest_at, .. } in mailboxes {
         let oldest = oldest_at.map(|at| ui::duration(now.saturating_since(at)));
         let oldest = oldest.map(|age| format!(", the oldest for {age}")).unwrap_or_default();
         ui::out(&format!("{mailbox}: spool: {waiting} waiting{oldest}; {failed} failed"))?;

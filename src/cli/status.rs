@@ -12,7 +12,9 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::{Account, Config};
 use crate::explain;
 use crate::oauth::Principal;
+use crate::outbox::Summary;
 use crate::store::{LiveSessions, PasswordRecord, SessionBoard, Store, Token, TokenFault};
+use crate::vocabulary::{Resource, Way};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -27,7 +29,7 @@ struct Status {
     proxies: Vec<u32>,
     accounts: Vec<AccountStatus>,
     /// Mailboxes that have spooled mail.
-    spool: Vec<spool::SpoolStatus>,
+    spool: Vec<Summary>,
 }
 
 #[derive(Serialize)]
@@ -45,9 +47,23 @@ struct AccountStatus {
     remedy: Option<String>,
     /// Milliseconds since 1970.
     last_error_at: Option<Timestamp>,
+    /// Of an account that sends by Microsoft Graph: it has tokens of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    graph: Option<GraphStatus>,
     passwords: usize,
     /// Live sessions by protocol.
     sessions: BTreeMap<String, u64>,
+}
+
+#[derive(Serialize)]
+struct GraphStatus {
+    /// `ready`, `waiting`, `refused`: mail goes on then.
+    state: &'static str,
+    token_expires_at: Option<Timestamp>,
+    last_error: Option<String>,
+    last_error_trace: Option<String>,
+    remedy: Option<String>,
+    last_error_at: Option<Timestamp>,
 }
 
 pub(super) async fn status(file: &Path, args: Args) -> Result<()> {
@@ -75,7 +91,11 @@ async fn of_account(
 ) -> Result<AccountStatus> {
     let key = Principal::of(account).key();
     let (token, _) = store.token(&key).await?;
-    let fault = store.fault(&key).await?;
+    let fault = store.fault(&key, Resource::Mail).await?;
+    let graph = match account.goes_by(Way::Graph) {
+        true => Some(graph(account, token.as_ref(), store.fault(&key, Resource::Graph).await?)),
+        false => None,
+    };
     let expires_at = token.as_ref().and_then(|token| Some(token.access.as_ref()?.expires_at));
     let mut sessions = BTreeMap::new();
     let own = |mailbox: &str| is_of(config, account, mailbox);
@@ -94,9 +114,32 @@ async fn of_account(
         remedy: remedy(account, state, fault.as_ref()),
         last_error: fault.map(|fault| fault.error),
         last_error_trace: trace.filter(|trace| !trace.is_empty()),
+        graph,
         passwords: passwords.iter().filter(|record| own(&record.mailbox)).count(),
         sessions,
     })
+}
+
+fn graph(account: &Account, token: Option<&Token>, fault: Option<TokenFault>) -> GraphStatus {
+    let expires_at = token.and_then(|token| Some(token.graph.as_ref()?.expires_at));
+    let refused = fault.as_ref().filter(|fault| fault.cause.is_some());
+    let state = match expires_at {
+        _ if refused.is_some() => "refused",
+        Some(end) if end > Clock::system().now() => "ready",
+        _ => "waiting",
+    };
+    let remedy = refused.map(|fault| {
+        let known = explain::best(&fault.error).map(|entry| entry.remedy_for(&account.mailbox));
+        known.unwrap_or_else(|| "docs/entra.md, \"Sending by Microsoft Graph\"".into())
+    });
+    GraphStatus {
+        state,
+        token_expires_at: expires_at,
+        remedy,
+        last_error_at: fault.as_ref().map(|fault| fault.at),
+        last_error_trace: fault.as_ref().map(|fault| fault.trace.clone()).filter(|t| !t.is_empty()),
+        last_error: fault.map(|fault| fault.error),
+    }
 }
 
 /// A pattern has what no other account has by its own name.
@@ -165,10 +208,26 @@ fn show(status: &Status) -> Result<()> {
         if let Some(remedy) = &account.remedy {
             ui::out(&format!("{}: remedy: {remedy}", account.mailbox))?;
         }
+        if let Some(graph) = &account.graph {
+            show_graph(&account.mailbox, graph, now)?;
+        }
     }
     spool::show_status(&status.spool, now)?;
     if status.proxies.is_empty() {
         ui::say("no proxy is running on this store");
+    }
+    Ok(())
+}
+
+fn show_graph(mailbox: &str, graph: &GraphStatus, now: Timestamp) -> Result<()> {
+    let (Some(error), Some(at)) = (&graph.last_error, graph.last_error_at) else { return Ok(()) };
+    let ago = ui::duration(now.saturating_since(at));
+    ui::out(&format!("{mailbox}: Microsoft Graph: {ago} ago: {error}"))?;
+    if let Some(trace) = &graph.last_error_trace {
+        ui::out(&format!("{mailbox}: Microsoft Graph: for support: {trace}"))?;
+    }
+    if let Some(remedy) = &graph.remedy {
+        ui::out(&format!("{mailbox}: Microsoft Graph: remedy: {remedy}"))?;
     }
     Ok(())
 }

@@ -35,7 +35,7 @@ pub use redirect::RedirectUri;
 pub use submission::{Device, Limits, SenderRule, SpoolSettings};
 
 use crate::clock::Timestamp;
-use crate::vocabulary::{BareLf, Delivery, Protocol, TlsMode, Way};
+use crate::vocabulary::{BareLf, Delivery, Protocol, Resource, TlsMode, Way};
 
 /// A checked configuration.
 #[derive(Debug)]
@@ -153,6 +153,19 @@ pub struct App {
     pub scopes: Vec<String>,
 }
 
+impl App {
+    /// What a token for `resource` is asked for with; empty: this app has none for it.
+    pub fn scopes_of(&self, resource: Resource) -> &[String] {
+        match (resource, self.grant) {
+            (Resource::Mail, _) => &self.scopes,
+            // Google's.
+            (Resource::Graph, Grant::JwtBearer) => &[],
+            (Resource::Graph, grant) if grant.is_delegated() => &self.provider.graph_scopes,
+            (Resource::Graph, _) => &self.provider.graph_app_scopes,
+        }
+    }
+}
+
 /// How an app registration gets tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -262,6 +275,11 @@ impl Provider {
 }
 
 impl Account {
+    /// Whether its spooled mail may go by this way.
+    pub fn goes_by(&self, way: Way) -> bool {
+        self.via.contains(&way)
+    }
+
     /// The user in XOAUTH2. Exchange opens a shared mailbox by its own name in IMAP and POP3, but in
     /// SMTP the person who signed in submits for it.
     pub fn xoauth2_user(&self, protocol: Protocol) -> &str {

@@ -174,6 +174,12 @@ codes! {
     Login = "login",
     /// The mail server does not do its part.
     MailServer = "mail-server",
+    /// The folder of spooled mail can't be used.
+    Spool = "spool",
+    /// Spooled mail could not be delivered.
+    MailFailed = "mail-failed",
+    /// Spooled mail waits for long.
+    MailWaiting = "mail-waiting",
     /// A mailbox has no app password.
     NoPassword = "no-password",
     /// `gatepost run` is not running.

@@ -8,6 +8,7 @@
 //! | `network`, `certificate` | names, connections, TLS and the clock |
 //! | `tokens`, `refusal` | each grant, for real, and what its token says of itself |
 //! | `logins` | XOAUTH2 at each mail server, for real |
+//! | `spool` | mail that waits or could not be delivered |
 //!
 //! Invariant: it changes nothing but what a renewal changes, and sends mail only when asked to. Nothing that it says
 //! holds a secret.
@@ -19,6 +20,7 @@ mod listeners;
 mod logins;
 mod network;
 mod refusal;
+mod spool;
 mod tokens;
 
 use std::path::Path;
@@ -64,6 +66,7 @@ pub async fn examine(file: &Path, wish: Wish<'_>) -> Vec<Finding> {
         let tokens = tokens::examine(&case).await;
         findings.extend(tokens.findings);
         findings.extend(logins::examine(&case, &tokens.tried, &network.unreachable).await);
+        findings.extend(spool::examine(&case).await);
         case.store.close().await;
     }
     findings.sort_by_key(|finding| (std::cmp::Reverse(finding.level), finding.code));

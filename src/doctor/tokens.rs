@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::config::{Account, App};
 use crate::oauth::{Claims, HttpEndpoint, Principal, TokenError, renew_once};
 use crate::secret::Secret;
-use crate::vocabulary::{Cause, Protocol};
+use crate::vocabulary::{Cause, Protocol, Resource};
 
 /// Entra's names of resources that are not mail: Microsoft Graph and Azure AD Graph.
 const NOT_MAIL: [&str; 2] =
@@ -50,7 +50,7 @@ async fn attempt(
     let (subject, mailbox) = (principal.to_string(), account.mailbox.as_str());
     let unasked = offline_access_unasked(principal, mailbox);
     let renewed = match HttpEndpoint::of(&principal.app) {
-        Ok(endpoint) => renew_once(&case.store, &endpoint, principal).await,
+        Ok(endpoint) => renew_once(&case.store, &endpoint, principal, Resource::Mail).await,
         Err(error) => Err(TokenError::transient(error.to_string())),
     };
     let renewed = match renewed {

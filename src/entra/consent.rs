@@ -4,6 +4,7 @@ use url::{Url, form_urlencoded};
 
 use super::{EntraError, Made, each, key};
 use crate::config::{App, Config, Grant};
+use crate::vocabulary::{Resource, Way};
 
 /// What follows a resource to mean all that an app's registration asks of it.
 const ALL: &str = "/.default";
@@ -13,6 +14,8 @@ const ALL: &str = "/.default";
 pub struct ConsentUrl {
     /// The app.
     pub app: String,
+    /// What it is for.
+    pub resource: Resource,
     /// Its tenant, as the configuration has it.
     pub tenant: String,
     /// The page where the browser ends.
@@ -26,10 +29,45 @@ pub fn consent_urls(
     config: &Config,
     app: Option<&str>,
 ) -> Result<Made<Vec<ConsentUrl>>, EntraError> {
-    each(config, app, consent_url)
+    let Made { made, left_out } = each(config, app, |app| {
+        let mut urls = vec![consent_url(app, Resource::Mail, of_mail)?];
+        if let Some(scopes) = graph_scopes(config, app) {
+            urls.push(consent_url(app, Resource::Graph, |_| Ok(scopes.clone()))?);
+        }
+        Ok(urls)
+    })?;
+    Ok(Made { made: made.into_iter().flatten().collect(), left_out })
 }
 
-fn consent_url(app: &App) -> Result<ConsentUrl, EntraError> {
+/// What people's sign-ins ask of Graph, where an account sends by it. What an app may send by itself is not consented
+/// to, but given in Exchange by the script: for some mailboxes, not for all.
+fn graph_scopes(config: &Config, app: &App) -> Option<String> {
+    let by_graph = config.accounts.iter().filter(|account| {
+        account.app.name == app.name && account.goes_by(Way::Graph) && app.grant.is_delegated()
+    });
+    let by_graph: Vec<_> = by_graph.collect();
+    let shared = by_graph.iter().any(|account| account.signed_in_as.is_some());
+    let mut scopes = Vec::new();
+    for scope in app.scopes_of(Resource::Graph).iter().filter(|scope| scope.contains('/')) {
+        scopes.push(scope.clone());
+        if shared && (scope.ends_with("/Mail.Send") || scope.ends_with("/Mail.ReadWrite")) {
+            scopes.push(format!("{scope}.Shared"));
+        }
+    }
+    (!by_graph.is_empty() && !scopes.is_empty()).then(|| scopes.join(" "))
+}
+
+fn of_mail(app: &App) -> Result<String, EntraError> {
+    let derived = || app.scopes.iter().find_map(|scope| all_of_resource(scope));
+    let scope = app.provider.consent_scope.clone().or_else(derived);
+    key(app, &scope, "consent_scope", "https://ps.outlook.com/.default").map(str::to_owned)
+}
+
+fn consent_url(
+    app: &App,
+    resource: Resource,
+    scope: impl Fn(&App) -> Result<String, EntraError>,
+) -> Result<ConsentUrl, EntraError> {
     if app.grant == Grant::ManagedIdentity {
         return Err(EntraError::Grant {
             app: app.name.clone(),
@@ -40,9 +78,7 @@ fn consent_url(app: &App) -> Result<ConsentUrl, EntraError> {
     }
     let example = "https://login.microsoftonline.com/{tenant}/v2.0/adminconsent";
     let template = key(app, &app.provider.consent_url, "consent_url", example)?;
-    let derived = || app.scopes.iter().find_map(|scope| all_of_resource(scope));
-    let scope = app.provider.consent_scope.clone().or_else(derived);
-    let scope = key(app, &scope, "consent_scope", "https://ps.outlook.com/.default")?.to_owned();
+    let scope = scope(app)?;
     let tenant: String = form_urlencoded::byte_serialize(app.tenant.as_bytes()).collect();
     let address = template.replace("{tenant}", &tenant);
     let mut url = Url::parse(&address)
@@ -52,7 +88,8 @@ fn consent_url(app: &App) -> Result<ConsentUrl, EntraError> {
         .append_pair("client_id", &app.client_id)
         .append_pair("redirect_uri", &redirect_uri)
         .append_pair("scope", &scope);
-    Ok(ConsentUrl { app: app.name.clone(), tenant: app.tenant.clone(), redirect_uri, url })
+    let (app, tenant) = (app.name.clone(), app.tenant.clone());
+    Ok(ConsentUrl { app, resource, tenant, redirect_uri, url })
 }
 
 /// `https://outlook.office.com/.default` of `https://outlook.office.com/SMTP.Send`; nothing of `offline_access`.
@@ -117,5 +154,34 @@ app     = "machine"
         assert!(error.contains("google, machine"), "{error}");
         assert!(urls(text, None).unwrap_err().to_string().contains("app google"));
         assert!(matches!(urls("", None), Err(EntraError::NoAccount)));
+    }
+
+    #[test]
+    fn people_who_send_by_graph_have_a_second_one() {
+        let text = r#"
+[app.people]
+client_id = "x"
+[app.robot]
+tenant    = "contoso.com"
+client_id = "y"
+grant     = "client_credentials"
+client_secret = { env = "NOT_SET" }
+[[account]]
+mailbox = "jane@contoso.com"
+app     = "people"
+via     = ["graph"]
+[[account]]
+mailbox = "scan@contoso.com"
+app     = "robot"
+via     = ["graph"]
+"#;
+        let file = Path::new("gatepost.toml");
+        let config = Config::parse(file, &text.replace("env = \"NOT_SET\"", "env = \"PATH\""));
+        let urls = consent_urls(&config.unwrap(), None).unwrap().made;
+        let kinds: Vec<_> = urls.iter().map(|url| (url.app.as_str(), url.resource)).collect();
+        let (mail, graph) = (Resource::Mail, Resource::Graph);
+        assert_eq!(kinds, [("people", mail), ("people", graph), ("robot", mail)]);
+        let scope = "scope=https%3A%2F%2Fgraph.microsoft.com%2FMail.Send+https%3A%2F%2Fgraph.microsoft.com%2FMail.ReadWrite";
+        assert!(urls[1].url.as_str().ends_with(scope), "{}", urls[1].url);
     }
 }

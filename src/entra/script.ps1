@@ -116,7 +116,14 @@ function Get-Permissions($App) {
             }
         }
     )
-    foreach ($value in $App.Roles + $App.Scopes) {
+    $found += @(
+        foreach ($scope in $graph.Oauth2PermissionScopes) {
+            if ($App.GraphScopes -contains $scope.Value) {
+                @{ Api = $graph; Id = $scope.Id; Value = $scope.Value; Type = 'Scope' }
+            }
+        }
+    )
+    foreach ($value in $App.Roles + $App.Scopes + $App.GraphScopes) {
         if (@($found | Where-Object { $_.Value -eq $value }).Count -eq 0) {
             throw "this cloud has no permission $value"
         }
@@ -193,7 +200,7 @@ function Set-PublicClientFlows($App, [string] $RegistrationId) {
 function Set-Registration($App, [string] $RegistrationId, $Permissions) {
     if ($App.Scopes.Count -gt 0) { Set-Redirect $App $RegistrationId }
     if ($App.Grant -eq 'device_code') { Set-PublicClientFlows $App $RegistrationId }
-    Set-Fact $App.Title "permissions $(($App.Roles + $App.Scopes) -join ', ')" {
+    Set-Fact $App.Title "permissions $(($App.Roles + $App.Scopes + $App.GraphScopes) -join ', ')" {
         Test-RequiredAccess $RegistrationId $Permissions
     } {
         Add-RequiredAccess $RegistrationId $Permissions
@@ -299,7 +306,7 @@ function Set-AppInEntra($App) {
             $ids.ClientId = $principal.AppId
             Set-Consent $App $ids.Principal $permissions
         } elseif ($WhatIfPreference) {
-            $values = ($App.Roles + $App.Scopes) -join ', '
+            $values = ($App.Roles + $App.Scopes + $App.GraphScopes) -join ', '
             Write-Host "What if: then its enterprise application, and consent to $values"
         }
     } catch {
@@ -422,6 +429,31 @@ function Set-SendAs([string] $Mailbox, [string] $Trustee, [string] $Name) {
     }
 }
 
+# What an app may send by Microsoft Graph is given in Exchange (RBAC for Applications), for a scope of exactly these
+# mailboxes: a permission that is consented to in Entra would let it send as everybody. It counts within two hours.
+function Set-GraphAccess($App, $Ids, [string[]] $Names) {
+    $scope = "gatepost $($Ids.ClientId)"
+    $filter = @($Names | ForEach-Object { "EmailAddresses -eq '$($_.Replace("'", "''"))'" }) -join ' -or '
+    Set-Fact $App.Title "scope of the $($Names.Count) mailboxes that send by Microsoft Graph" {
+        $known = "$((Get-ManagementScope -Identity $scope @Stop).RecipientFilter)"
+        @($Names | Where-Object { $known.IndexOf($_, [StringComparison]::OrdinalIgnoreCase) -lt 0 }).Count -eq 0
+    } {
+        if (Test-Fact { Get-ManagementScope -Identity $scope @Stop }) {
+            Set-ManagementScope -Identity $scope -RecipientRestrictionFilter $filter @Stop
+        } else {
+            New-ManagementScope -Name $scope -RecipientRestrictionFilter $filter @Stop
+        }
+    }
+    foreach ($role in $App.GraphRoles) {
+        Set-Fact $App.Title "$role on these mailboxes" {
+            Get-ManagementRoleAssignment -Role $role -RoleAssignee $Ids.Principal @Stop |
+                Where-Object { "$($_.CustomResourceScope)" -eq $scope }
+        } {
+            New-ManagementRoleAssignment -App $Ids.Principal -Role $role -CustomResourceScope $scope @Stop
+        }
+    }
+}
+
 # The mailbox's own setting goes before the tenant's; without one, the tenant's counts.
 function Test-SmtpAuth([string] $Mailbox) {
     $disabled = "$((Get-CASMailbox -Identity $Mailbox @Stop).SmtpClientAuthenticationDisabled)"
@@ -487,12 +519,17 @@ function Set-AppInExchange($App, $Ids) {
                 Add-Fact $App.Title 'access to its mailboxes' $false 'it needs the service principal first'
             }
         }
+        $byGraph = @()
         foreach ($entry in $Mailboxes | Where-Object { $_.App -ceq $App.Name }) {
             $names = @(Get-MailboxNames $entry)
+            if ($entry.Graph) { $byGraph += $names }
             if ($names.Count -eq 0) { Add-Fact $entry.Mailbox 'mailboxes of the domain' $false 'there are none' }
             foreach ($mailbox in $names) {
                 Set-MailboxFacts $App $mailbox $entry.Person $principal
             }
+        }
+        if ($App.GraphRoles.Count -gt 0 -and $byGraph.Count -gt 0 -and $principal) {
+            Set-GraphAccess $App $Ids $byGraph
         }
     } catch {
         Add-Fact $App.Title 'set-up in Exchange' $false $_.Exception.Message

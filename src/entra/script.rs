@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::literal::{comment, list, literal};
 use super::{EntraError, Made, each, key};
 use crate::config::{Account, App, Config, Credential, Grant};
-use crate::vocabulary::Protocol;
+use crate::vocabulary::{Protocol, Way};
 
 /// What does the work.
 const CODE: &str = include_str!("script.ps1");
@@ -104,6 +104,33 @@ impl<'a> Setup<'a> {
         };
         // Without the last there are no refresh tokens.
         self.protocols.iter().map(scope).chain(["offline_access"]).collect()
+    }
+
+    /// The same for sending by Microsoft Graph, where an account does.
+    fn graph_scopes(&self) -> Vec<&'static str> {
+        let mut scopes = Vec::new();
+        if !self.app.grant.is_delegated() || !self.sends_by_graph(|_| true) {
+            return scopes;
+        }
+        scopes.extend(["Mail.Send", "Mail.ReadWrite"]);
+        if self.sends_by_graph(|account| !self.person(account).is_empty()) {
+            scopes.extend(["Mail.Send.Shared", "Mail.ReadWrite.Shared"]);
+        }
+        scopes
+    }
+
+    /// What the app may do by itself in Graph: Exchange's roles for applications, which are given for some mailboxes.
+    /// A permission in Entra is for all of the tenant's.
+    fn graph_roles(&self) -> Vec<&'static str> {
+        match !self.app.grant.is_delegated() && self.sends_by_graph(|_| true) {
+            true => vec!["Application Mail.Send", "Application Mail.ReadWrite"],
+            false => Vec::new(),
+        }
+    }
+
+    fn sends_by_graph(&self, which: impl Fn(&'a Account) -> bool) -> bool {
+        let mut accounts = self.accounts.iter();
+        accounts.any(|account| account.goes_by(Way::Graph) && which(account))
     }
 
     /// Who opens somebody else's mailbox.
@@ -209,7 +236,7 @@ fn cloud(setups: &[Setup]) -> Result<String, EntraError> {
 fn apps(setups: &[Setup]) -> String {
     let mut text = String::from(
         "# The app registrations. One without a client id is found by its title, or made.\n\
-         # Roles are what it may by itself, scopes what it may for a person.\n\
+         # Roles are what it may by itself, scopes what it may for a person; Graph's are for sending by it.\n\
          $Apps = @(\n",
     );
     for setup in setups {
@@ -230,6 +257,8 @@ fn apps(setups: &[Setup]) -> String {
             ("Protocols", list(setup.protocols.iter().map(|protocol| protocol.name()))),
             ("Roles", list(setup.roles())),
             ("Scopes", list(setup.scopes())),
+            ("GraphRoles", list(setup.graph_roles())),
+            ("GraphScopes", list(setup.graph_scopes())),
         ];
         text.push_str("    @{\n");
         for (name, value) in fields {
@@ -250,10 +279,11 @@ fn mailboxes(setups: &[Setup]) -> String {
         for account in &setup.accounts {
             let _ = writeln!(
                 text,
-                "    @{{ App = {}; Mailbox = {}; Person = {} }}",
+                "    @{{ App = {}; Mailbox = {}; Person = {}; Graph = {} }}",
                 literal(&setup.app.name),
                 literal(&account.mailbox),
                 literal(setup.person(account)),
+                literal(if account.goes_by(Way::Graph) { "yes" } else { "" }),
             );
         }
     }

@@ -5,13 +5,14 @@
 mod dial;
 mod http;
 mod listen;
+mod pinned;
 mod relay;
 mod stream;
 mod tls;
 mod watch;
 
 pub use dial::{DialError, dial, start_tls};
-pub use http::{HttpClient, http_client};
+pub use http::{HttpClient, HttpLimits, http_client, http_client_within};
 pub use listen::bind;
 pub use relay::{Relayed, relay};
 pub use stream::Stream;

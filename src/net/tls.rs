@@ -54,7 +54,7 @@ fn config_error(error: impl ToString) -> TlsError {
     TlsError::Config(error.to_string())
 }
 
-fn provider() -> Arc<CryptoProvider> {
+pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
@@ -76,11 +76,15 @@ impl ClientTls {
         let roots = ca_file.map(certificates).transpose()?.unwrap_or_default();
         let verifier = Verifier::new_with_extra_roots(roots, provider())
             .map_err(|error| TlsError::NoRoots(error.to_string()))?;
+        Self::with(wrap(Arc::new(verifier)))
+    }
+
+    pub(super) fn with(verifier: Arc<dyn ServerCertVerifier>) -> Result<Self, TlsError> {
         let config = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(config_error)?
             .dangerous()
-            .with_custom_certificate_verifier(wrap(Arc::new(verifier)))
+            .with_custom_certificate_verifier(verifier)
             .with_no_client_auth();
         Ok(Self(Arc::new(config)))
     }
@@ -109,6 +113,11 @@ impl ServerTls {
         let key = PrivateKeyDer::from_pem_file(&files.private_key)
             .map_err(|error| pem_error(&files.private_key, error))?;
         Self::new(chain, key)
+    }
+
+    /// Where [`ServerTls::self_signed`] keeps its certificate.
+    pub fn self_signed_file(state_dir: &Path) -> PathBuf {
+        state_dir.join(SELF_SIGNED)
     }
 
     /// With a certificate of gatepost's own, made in `state_dir` the first time.
@@ -159,7 +168,7 @@ fn plain(stream: Stream) -> io::Result<TcpStream> {
     }
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
     match chain {
         Ok(chain) if chain.is_empty() => Err(pem_error(path, "it has no certificate")),

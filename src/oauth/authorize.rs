@@ -52,7 +52,8 @@ impl Authorization {
         let challenge = digest(&SHA256, verifier.expose().as_bytes());
         let mut url = authorize_url.clone();
         {
-            let App { client_id, scopes, provider, .. } = &*principal.app;
+            let App { client_id, provider, .. } = &*principal.app;
+            let scopes = principal.consents();
             let mut query = url.query_pairs_mut();
             query.append_pair("client_id", client_id);
             query.append_pair("response_type", "code");

@@ -12,15 +12,15 @@ use serde::de::IgnoredAny;
 use url::Url;
 use uuid::Uuid;
 
-use super::TokenError;
 use super::assertion::CredentialError;
 use super::device::DeviceCode;
 use super::error::{Refused, Trace};
 use super::request::{Form, Request};
+use super::{Principal, TokenError};
 use crate::config::App;
 use crate::net::{ClientTls, HttpClient, TlsError, http_client};
 use crate::secret::Secret;
-use crate::vocabulary::Cause;
+use crate::vocabulary::{Cause, Resource};
 
 /// Largest answer that is read: a token has a few kilobytes.
 const LARGEST_ANSWER: usize = 256 * 1024;
@@ -46,10 +46,11 @@ pub struct Answer {
 
 /// Where tokens come from: the token endpoint, or a script in tests.
 pub trait TokenEndpoint: Send + Sync {
-    /// Asks once.
+    /// Asks once, for a token with these scopes.
     fn request<'a>(
         &'a self,
         app: &'a App,
+        scopes: &'a [String],
         request: Request<'a>,
     ) -> BoxFuture<'a, Result<Answer, TokenError>>;
 }
@@ -81,13 +82,29 @@ impl HttpEndpoint {
     }
 
     /// Asks for a code that a person can type elsewhere (RFC 8628 section 3.1).
-    pub async fn device_code(&self, app: &App) -> Result<DeviceCode, TokenError> {
+    pub async fn device_code(&self, principal: &Principal) -> Result<DeviceCode, TokenError> {
+        let (mail, all) = (principal.scopes(Resource::Mail), principal.consents());
+        match self.device_code_for(&principal.app, &all).await {
+            // That a code may be for several resources is documented for browsers alone. Graph can be consented to
+            // otherwise.
+            Err(TokenError::Permanent { .. }) if all != mail => {
+                self.device_code_for(&principal.app, &mail).await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn device_code_for(
+        &self,
+        app: &App,
+        scopes: &[String],
+    ) -> Result<DeviceCode, TokenError> {
         let Some(url) = &app.device_url else {
             let reason = format!("provider {} has no device_url", app.provider.name);
             return Err(TokenError::permanent(reason, Cause::Registration));
         };
         let mut form = Form::default();
-        form.add("client_id", &app.client_id).add("scope", &app.scopes.join(" "));
+        form.add("client_id", &app.client_id).add("scope", &scopes.join(" "));
         let body = self.post(url, &form).await??;
         serde_json::from_slice(body.expose())
             .map_err(|_| TokenError::transient("the device endpoint's answer is not one"))
@@ -95,7 +112,7 @@ impl HttpEndpoint {
 
     /// Asks whether the code of `device` was typed.
     pub async fn poll(&self, app: &App, device: &DeviceCode) -> Result<Poll, TokenError> {
-        let form = Request::Device(&device.device_code).form(app).map_err(unproven)?;
+        let form = Request::Device(&device.device_code).form(app, &[]).map_err(unproven)?;
         match self.post(&app.token_url, &form).await? {
             Ok(body) => Ok(Poll::Granted(Box::new(parse(body.expose())?))),
             Err(refused) => match refused.oauth.as_ref().map(|oauth| oauth.error.as_str()) {
@@ -116,11 +133,18 @@ impl HttpEndpoint {
         Ok(true)
     }
 
-    async fn ask(&self, app: &App, request: &Request<'_>) -> Result<Answer, TokenError> {
+    async fn ask(
+        &self,
+        app: &App,
+        scopes: &[String],
+        request: &Request<'_>,
+    ) -> Result<Answer, TokenError> {
         let body = match (request, &app.provider.identity_url) {
-            (Request::ManagedIdentity, Some(url)) => self.get(&identity_url(app, url)).await?,
+            (Request::ManagedIdentity, Some(url)) => {
+                self.get(&identity_url(app, scopes, url)).await?
+            }
             _ => {
-                let form = request.form(app).map_err(unproven)?;
+                let form = request.form(app, scopes).map_err(unproven)?;
                 self.post(&app.token_url, &form).await?
             }
         };
@@ -145,9 +169,10 @@ impl TokenEndpoint for HttpEndpoint {
     fn request<'a>(
         &'a self,
         app: &'a App,
+        scopes: &'a [String],
         request: Request<'a>,
     ) -> BoxFuture<'a, Result<Answer, TokenError>> {
-        Box::pin(async move { self.ask(app, &request).await })
+        Box::pin(async move { self.ask(app, scopes, &request).await })
     }
 }
 
@@ -201,9 +226,9 @@ fn unproven(error: CredentialError) -> TokenError {
 }
 
 /// Azure Instance Metadata Service: a resource, not a scope, and whose identity if there are several.
-fn identity_url(app: &App, url: &Url) -> Url {
+fn identity_url(app: &App, scopes: &[String], url: &Url) -> Url {
     let mut url = url.clone();
-    let scope = app.scopes.first().map_or("", String::as_str);
+    let scope = scopes.first().map_or("", String::as_str);
     let mut query = url.query_pairs_mut();
     query.append_pair("api-version", IDENTITY_VERSION);
     query.append_pair("resource", scope.strip_suffix("/.default").unwrap_or(scope));

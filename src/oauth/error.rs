@@ -130,7 +130,7 @@ impl From<Refused> for TokenError {
                 Self::Permanent { reason, cause: oauth.cause(), trace }
             }
             _ => {
-                let retry_after = retry_after.as_deref().and_then(parse_retry_after);
+                let retry_after = retry_after.as_deref().and_then(self::retry_after);
                 Self::Transient { reason, retry_after, trace }
             }
         }
@@ -178,8 +178,8 @@ fn words(text: &str, longest: usize) -> String {
     words.chars().filter(|c| !c.is_control()).take(longest).collect()
 }
 
-/// RFC 9110 section 10.2.3: seconds or a date.
-fn parse_retry_after(value: &str) -> Option<Duration> {
+/// What `Retry-After` says (RFC 9110 section 10.2.3), in seconds or as a date; an hour at most.
+pub fn retry_after(value: &str) -> Option<Duration> {
     let until = || httpdate::parse_http_date(value).ok()?.duration_since(UNIX_EPOCH).ok();
     let wait = match value.trim().parse() {
         Ok(seconds) => Duration::from_secs(seconds),

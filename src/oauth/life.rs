@@ -10,6 +10,7 @@ use super::{Answer, Principal};
 use crate::clock::Timestamp;
 use crate::secret::Secret;
 use crate::store::{StoredToken, Token};
+use crate::vocabulary::Resource;
 
 /// When a renewal begins, as parts of a token's life; between the two at random, so that many principals
 /// don't renew at once. A token that is renewed at 0.475 ends at 1.475 lives: an hour after 0.5 of 3,700 s.
@@ -23,23 +24,31 @@ const LITTLE_LIFE: Duration = Duration::from_secs(300);
 /// A token from this far in the future shows that the clock was set back: its end can't be trusted.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(120);
 
-/// What is stored of an answer to a request that was made at `asked_at`: the life that it tells began at an
-/// unknown moment after that. Without a new refresh token the `former` one goes on (RFC 6749 section 6).
+/// What is stored of an answer to a request for mail that was made at `asked_at`. Without a new refresh token the
+/// `former` one goes on (RFC 6749 section 6).
 pub fn token_of(
     principal: &Principal,
     answer: Answer,
     former: Option<Secret<String>>,
     asked_at: Timestamp,
 ) -> Token {
-    Token {
-        refresh_token: answer.refresh_token.or(former),
-        access: Some(StoredToken {
-            token: answer.access_token,
-            issued_at: asked_at,
-            expires_at: asked_at.plus(answer.expires_in),
-            refresh_at: answer.refresh_in.map(|wait| asked_at.plus(wait)),
-            fingerprint: principal.fingerprint(),
-        }),
+    let access = access_of(principal, Resource::Mail, &answer, asked_at);
+    Token { refresh_token: answer.refresh_token.or(former), access: Some(access), graph: None }
+}
+
+/// Its access token, for `resource`: the life that it tells began at an unknown moment after `asked_at`.
+pub(super) fn access_of(
+    principal: &Principal,
+    resource: Resource,
+    answer: &Answer,
+    asked_at: Timestamp,
+) -> StoredToken {
+    StoredToken {
+        token: answer.access_token.clone(),
+        issued_at: asked_at,
+        expires_at: asked_at.plus(answer.expires_in),
+        refresh_at: answer.refresh_in.map(|wait| asked_at.plus(wait)),
+        fingerprint: principal.fingerprint(resource),
     }
 }
 
@@ -68,6 +77,12 @@ impl AccessToken {
             expires_at: *expires_at,
             renew_at: refresh_at.map_or(half_life, |at| at.min(half_life)),
         }
+    }
+
+    /// Whether it is the stored one.
+    pub(super) fn is(&self, stored: &StoredToken) -> bool {
+        self.token == stored.token
+            && (self.issued_at, self.expires_at) == (stored.issued_at, stored.expires_at)
     }
 
     /// When its renewal is due.

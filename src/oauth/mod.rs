@@ -6,8 +6,10 @@
 //! | `request`, `assertion`, `client_key` | what a token request says, and how the app proves that it is itself |
 //! | `endpoint`, `error` | asking over HTTP, and what a failure means |
 //! | `principal`, `claims` | whose token it is, and what it says of itself |
-//! | `life`, `renewal`, `tokens` | when a token is renewed, who does it, and what a login sees |
+//! | `life`, `slot`, `renewal`, `tokens` | when a token is renewed, who does it, and what a login sees |
 //! | `once`, `expiry` | one renewal by hand, and warnings before a secret or certificate ends |
+//!
+//! Mail and Microsoft Graph have access tokens of their own, from the same sign-in.
 //!
 //! Invariant: at most one token request is under way per principal, whoever asks; a new refresh token is
 //! on disk before its access token is used; no failure ever throws a refresh token away.
@@ -25,6 +27,7 @@ mod once;
 mod principal;
 mod renewal;
 mod request;
+mod slot;
 mod tokens;
 
 pub use assertion::CredentialError;
@@ -33,10 +36,11 @@ pub use claims::Claims;
 pub use client_key::{ClientKey, KeyError};
 pub use device::DeviceCode;
 pub use endpoint::{Answer, HttpEndpoint, Poll, TokenEndpoint};
-pub use error::{TokenError, Trace};
+pub use error::{TokenError, Trace, retry_after};
 pub use expiry::watch_expiry;
 pub use life::{AccessToken, token_of};
 pub use once::{Renewed, renew_once};
 pub use principal::Principal;
 pub use request::{Request, credential_end, try_credential};
+pub use slot::NoToken;
 pub use tokens::Tokens;

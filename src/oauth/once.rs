@@ -3,12 +3,12 @@
 //! Invariant: as in the background, a refresh token is used by one process at a time, and a new one is on disk before
 //! anybody hears of it.
 
-use super::life::token_of;
+use super::life::access_of;
 use super::{Principal, Request, TokenEndpoint, TokenError};
 use crate::clock::Clock;
 use crate::secret::Secret;
 use crate::store::{Saved, Store, StoreError};
-use crate::vocabulary::Cause;
+use crate::vocabulary::{Cause, Resource};
 
 /// What a renewal brought.
 #[derive(Debug)]
@@ -19,11 +19,12 @@ pub struct Renewed {
     pub renewable: bool,
 }
 
-/// Renews the token of `principal` now.
+/// Renews the token of `principal` for `resource` now.
 pub async fn renew_once(
     store: &Store,
     endpoint: &dyn TokenEndpoint,
     principal: &Principal,
+    resource: Resource,
 ) -> Result<Renewed, TokenError> {
     let failed = |failure: StoreError| TokenError::transient(failure.to_string());
     let key = principal.key();
@@ -37,16 +38,18 @@ pub async fn renew_once(
     if former.is_none() && delegated {
         return Err(TokenError::permanent("nobody has signed in yet", Cause::SignIn));
     }
-    let former = former.and_then(|token| token.refresh_token);
-    let request = Request::renewal(principal, former.as_ref())?;
+    let mut token = former.unwrap_or_default();
+    let refresh_token = token.refresh_token.clone();
+    let scopes = principal.scopes(resource);
+    let request = Request::renewal(principal, resource, refresh_token.as_ref())?;
     let asked_at = Clock::system().now();
-    let answer = endpoint.request(&principal.app, request).await?;
-    let token = token_of(principal, answer, former, asked_at);
+    let answer = endpoint.request(&principal.app, &scopes, request).await?;
+    *token.access_mut(resource) = Some(access_of(principal, resource, &answer, asked_at));
+    token.refresh_token = answer.refresh_token.or(refresh_token);
     let renewable = !delegated || token.refresh_token.is_some();
-    let access_token = token.access.as_ref().map(|access| access.token.clone());
     if let Saved::Written(_) = store.save_token(&key, seen, &token).await.map_err(failed)? {
-        store.clear_fault(&key).await.map_err(failed)?;
+        store.clear_fault(&key, resource).await.map_err(failed)?;
     }
     drop(turn);
-    Ok(Renewed { access_token: access_token.unwrap_or_default(), renewable })
+    Ok(Renewed { access_token: answer.access_token, renewable })
 }

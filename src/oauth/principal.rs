@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ring::digest;
 
 use crate::config::{Account, App};
+use crate::vocabulary::{Resource, Way};
 
 /// An app registration by itself, or a person who signed in to it. Its mailboxes share its token.
 #[derive(Clone, Debug)]
@@ -14,14 +15,57 @@ pub struct Principal {
     pub app: Arc<App>,
     /// The person, for grants that are one's own.
     pub user: Option<String>,
+    /// One of its mailboxes sends by Microsoft Graph: it needs tokens for that, too.
+    pub graph: bool,
+    /// One of those is somebody else's.
+    pub shared: bool,
 }
 
 impl Principal {
+    /// Whose token opens the mailbox of `account`, with what it needs for the others of `accounts`.
+    pub fn among(accounts: &[Arc<Account>], account: &Account) -> Self {
+        let mut principal = Self::of(account);
+        let key = principal.key();
+        let others = accounts.iter().filter(|other| Self::of(other).key() == key);
+        others.map(|other| Self::of(other)).for_each(|other| {
+            principal.graph |= other.graph;
+            principal.shared |= other.shared;
+        });
+        principal
+    }
+
     /// Whose token opens the mailbox of `account`.
     pub fn of(account: &Account) -> Self {
         let user = || account.signed_in_as.as_ref().unwrap_or(&account.mailbox).to_lowercase();
         let user = account.app.grant.is_personal().then(user);
-        Self { app: Arc::clone(&account.app), user }
+        let graph = account.goes_by(Way::Graph);
+        let own = user.as_ref().is_none_or(|user| *user == account.mailbox.to_lowercase());
+        Self { app: Arc::clone(&account.app), user, graph, shared: graph && !own }
+    }
+
+    /// What a token for `resource` is asked for with; empty: there is none. Graph has permissions of their own for
+    /// others' mailboxes.
+    pub fn scopes(&self, resource: Resource) -> Vec<String> {
+        let mut scopes = self.app.scopes_of(resource).to_vec();
+        if resource == Resource::Graph && self.shared {
+            for scope in self.app.scopes_of(resource) {
+                if scope.ends_with("/Mail.Send") || scope.ends_with("/Mail.ReadWrite") {
+                    scopes.push(format!("{scope}.Shared"));
+                }
+            }
+        }
+        scopes
+    }
+
+    /// What a person is asked to consent to, for whichever resource; mail first, whose token a sign-in brings.
+    pub fn consents(&self) -> Vec<String> {
+        let mut scopes = self.scopes(Resource::Mail);
+        if self.graph {
+            let more = self.scopes(Resource::Graph);
+            let more: Vec<_> = more.into_iter().filter(|scope| !scopes.contains(scope)).collect();
+            scopes.extend(more);
+        }
+        scopes
     }
 
     /// Its name in the store and in logs.
@@ -29,10 +73,10 @@ impl Principal {
         self.to_string()
     }
 
-    /// What an access token was asked for with. Under another configuration it is of no use.
-    pub fn fingerprint(&self) -> String {
-        let App { token_url, client_id, scopes, .. } = &*self.app;
-        let text = format!("{token_url}\n{client_id}\n{}", scopes.join(" "));
+    /// What an access token for `resource` was asked for with. Under another configuration it is of no use.
+    pub fn fingerprint(&self, resource: Resource) -> String {
+        let App { token_url, client_id, .. } = &*self.app;
+        let text = format!("{token_url}\n{client_id}\n{}", self.scopes(resource).join(" "));
         let digest = digest::digest(&digest::SHA256, text.as_bytes());
         digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
     }

@@ -1,60 +1,38 @@
-//! The background task that keeps one principal's token fresh.
+//! The background task that keeps one principal's tokens fresh.
 //!
-//! Every token request of a principal is made here, one after the other: that is what holds them to one at
-//! a time, however many logins wait.
+//! Every token request of a principal is made here, one after the other, for whichever resource: that is what holds
+//! them to one at a time, however many logins wait. Each resource has its slot; the sign-in that they come from is
+//! one.
 //!
-//! Invariant: an access token is published only when the sign-in that it came with is on disk.
+//! Invariant: an access token is published only when the sign-in that it came with is on disk. What is refused to
+//! one resource alone ends no sign-in.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::life::token_of;
+use super::life::access_of;
+use super::slot::{Current, NoToken, Slot};
 use super::{AccessToken, Principal, Request, TokenEndpoint, TokenError};
 use crate::attention::{Attention, Call};
-use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::explain;
-use crate::secret::Secret;
 use crate::store::{Saved, Store, StoreError, Token, TokenFault, Turn};
-use crate::vocabulary::Cause;
+use crate::vocabulary::{Cause, Resource};
 
 /// Longest sleep: the wall clock may jump meanwhile, when a laptop was suspended.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 
-/// Pauses after transient failures. The longest is what a healed outage may still cost.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-
-/// Least pause between background requests that go well, for tokens whose life is next to nothing and an
-/// endpoint that always wants them renewed.
-const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
-
-/// After a failure a waiting login may have it tried again this soon, so that logins in a row don't
-/// become requests in a row.
-const DEMAND_PAUSE: Duration = Duration::from_secs(1);
-
-/// What is published to logins.
-pub(super) type Current = Arc<RwLock<Option<AccessToken>>>;
-
-/// Why there is no token.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Trouble {
-    /// It may pass.
-    Transient(String),
-    /// A person must act.
-    SignInNeeded,
-}
-
 /// A login's wish for a token.
 pub(super) struct Demand {
+    pub(super) resource: Resource,
     /// Another one than that of this generation, which is rejected upstream or has little life left.
     pub(super) other_than: Option<u64>,
-    pub(super) reply: oneshot::Sender<Result<AccessToken, Trouble>>,
+    pub(super) reply: oneshot::Sender<Result<AccessToken, NoToken>>,
 }
 
 pub(super) struct Renewal {
@@ -65,7 +43,6 @@ pub(super) struct Renewal {
     pub(super) store: Store,
     pub(super) clock: Clock,
     pub(super) attention: Attention,
-    pub(super) current: Current,
     /// Another process has written to the store.
     pub(super) news: Arc<Notify>,
     state: State,
@@ -73,20 +50,16 @@ pub(super) struct Renewal {
 
 /// What the task knows between its steps.
 struct State {
-    generation: u64,
+    mail: Slot,
+    graph: Slot,
     /// Of the store's row that was taken over, once one was looked for.
     revision: Option<i64>,
-    refresh_token: Option<Secret<String>>,
-    /// Granted, but not on disk yet.
-    unsaved: Option<Token>,
+    /// That row.
+    stored: Token,
+    /// Granted, by which resource's request, but not on disk yet.
+    unsaved: Option<(Resource, Token)>,
     /// Held while this is the process that may use the refresh token: until what it brought is on disk.
     turn: Option<Turn>,
-    trouble: Option<Trouble>,
-    backoff: Backoff,
-    /// No background try before. Like the next not by the wall clock, which may be set.
-    retry_at: Option<Instant>,
-    /// No try at all before.
-    hold_until: Option<Instant>,
 }
 
 impl Renewal {
@@ -99,18 +72,20 @@ impl Renewal {
         attention: Attention,
     ) -> Self {
         let state = State {
-            generation: 0,
+            mail: Slot::new(Resource::Mail, true),
+            graph: Slot::new(Resource::Graph, principal.graph),
             revision: None,
-            refresh_token: None,
+            stored: Token::default(),
             unsaved: None,
             turn: None,
-            trouble: None,
-            backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
-            retry_at: None,
-            hold_until: None,
         };
-        let (current, news) = (Current::default(), Arc::default());
-        Self { principal, mailbox, endpoint, store, clock, attention, current, news, state }
+        let news = Arc::default();
+        Self { principal, mailbox, endpoint, store, clock, attention, news, state }
+    }
+
+    /// What logins see of the token for `resource`.
+    pub(super) fn current(&self, resource: Resource) -> Current {
+        Arc::clone(&self.state.slot(resource).current)
     }
 
     /// Runs until `stop`. A request that is under way is brought to its end: what it brings may be the only
@@ -119,9 +94,9 @@ impl Renewal {
         let news = Arc::clone(&self.news);
         self.look().await;
         while !stop.is_cancelled() {
-            let pause = self.due_in().unwrap_or(LONGEST_SLEEP);
+            let (pause, resource) = self.due_in().unwrap_or((LONGEST_SLEEP, Resource::Mail));
             if pause.is_zero() {
-                self.renew().await;
+                self.renew(resource).await;
                 continue;
             }
             tokio::select! {
@@ -137,78 +112,83 @@ impl Renewal {
         }
     }
 
-    async fn meet(&mut self, Demand { other_than, reply }: Demand) {
-        if self.other_than(other_than).is_none() && self.may_try() {
-            self.renew().await;
+    async fn meet(&mut self, Demand { resource, other_than, reply }: Demand) {
+        let wanted =
+            |task: &Self| task.state.slot(resource).other_than(other_than, task.clock.now());
+        if wanted(self).is_none() && self.may_try(resource) {
+            self.renew(resource).await;
         }
-        let answer = self.other_than(other_than).ok_or_else(|| {
-            let waiting = || Trouble::Transient("there is no token yet".into());
-            self.state.trouble.clone().unwrap_or_else(waiting)
+        let answer = wanted(self).ok_or_else(|| {
+            let waiting = || NoToken::ForNow("there is no token yet".into());
+            self.state.slot(resource).trouble.clone().unwrap_or_else(waiting)
         });
         // The login may have given up.
         let _ = reply.send(answer);
     }
 
-    /// What is published, if it is of use to a login that does not want that generation. It stays with the
-    /// others until there is a new one: a rejection may be the fault of the mailbox.
-    fn other_than(&self, generation: Option<u64>) -> Option<AccessToken> {
-        let wanted = |token: &AccessToken| Some(token.generation) != generation;
-        self.published().filter(|token| wanted(token) && token.is_alive(self.clock.now()))
+    fn may_try(&self, resource: Resource) -> bool {
+        !self.is_over(resource) && self.state.slot(resource).may_try()
     }
 
-    fn may_try(&self) -> bool {
-        self.state.trouble != Some(Trouble::SignInNeeded)
-            && self.state.hold_until.is_none_or(|until| until <= Instant::now())
+    /// Whether only a new sign-in can bring a token. Mail is what people sign in for; if Graph is refused, the
+    /// sign-in has ended only if mail is refused as well.
+    fn is_over(&self, resource: Resource) -> bool {
+        let (mail, graph) = (&self.state.mail, &self.state.graph);
+        mail.is_refused() && (resource == Resource::Mail || graph.is_refused())
     }
 
-    /// When the next renewal is due; `None` if only a person can bring it about.
-    fn due_in(&self) -> Option<Duration> {
-        if self.state.trouble == Some(Trouble::SignInNeeded) {
-            return None;
+    /// When the next renewal is due, and which; `None` if only a person can bring one about.
+    fn due_in(&self) -> Option<(Duration, Resource)> {
+        if let Some((resource, _)) = self.state.unsaved {
+            return Some((self.state.slot(resource).held(), resource));
         }
         let now = self.clock.now();
-        let wanted = match self.published() {
-            Some(token) if self.state.unsaved.is_none() && token.is_alive(now) => {
-                token.renew_at().saturating_since(now)
-            }
-            _ => Duration::ZERO,
-        };
-        let held = self.state.retry_at.map(|at| at.saturating_duration_since(Instant::now()));
-        Some(wanted.max(held.unwrap_or_default()))
+        let open = Resource::ALL.into_iter().filter(|resource| !self.is_over(*resource));
+        let due =
+            open.filter_map(|resource| Some((self.state.slot(resource).due_in(now)?, resource)));
+        // Of two that are due at once the first: mail.
+        due.min_by_key(|(pause, _)| *pause)
     }
 
-    async fn renew(&mut self) {
-        let outcome = self.try_renew().await;
+    async fn renew(&mut self, resource: Resource) {
+        let outcome = self.try_renew(resource).await;
         if self.state.unsaved.is_none() {
             self.state.turn = None;
         }
         match outcome {
             // Somebody has signed out meanwhile, or another process has found that a person must act.
-            Ok(()) if self.state.trouble == Some(Trouble::SignInNeeded) => {}
-            Ok(()) => self.note_success().await,
-            Err(failure) => self.note_failure(failure).await,
+            Ok(()) if self.is_over(resource) => {}
+            Ok(()) => self.note_success(resource).await,
+            // That nobody has signed in is told once, whichever resource has found it.
+            Err(failure) if self.nobody() => {
+                self.note_failure(Resource::Mail, failure).await;
+            }
+            Err(failure) => self.note_failure(resource, failure).await,
         }
     }
 
-    async fn try_renew(&mut self) -> Result<(), TokenError> {
-        let former = self.state.revision;
-        if let Some(token) = self.state.unsaved.take() {
-            return self.save(former.unwrap_or_default(), token).await;
+    async fn try_renew(&mut self, resource: Resource) -> Result<(), TokenError> {
+        let former = self.state.slot(resource).generation();
+        if let Some((brought, token)) = self.state.unsaved.take() {
+            self.save(brought, self.state.revision.unwrap_or_default(), token).await?;
+            if brought == resource {
+                return Ok(());
+            }
+            self.note_success(brought).await;
+        } else {
+            self.take_turn().await?;
         }
-        self.take_turn().await?;
         self.load().await?;
-        let now = self.clock.now();
-        let young = |token: &AccessToken| token.is_alive(now) && token.renew_at() > now;
-        if self.state.revision != former && self.published().as_ref().is_some_and(young) {
+        if self.state.slot(resource).is_young_since(former, self.clock.now()) {
             return Ok(());
         }
-        if let Some(TokenFault { error: reason, trace, .. }) = self.known_end().await {
+        if let Some(TokenFault { error: reason, trace, .. }) = self.known_end(resource).await {
             let (principal, mailbox) = (&self.principal, &self.mailbox);
             error!(%principal, reason, trace, "sign-in needed: run gatepost login {mailbox}");
-            self.state.trouble = Some(Trouble::SignInNeeded);
+            self.state.slot_mut(resource).trouble = Some(NoToken::SignInNeeded(reason));
             return Ok(());
         }
-        self.request().await
+        self.request(resource).await
     }
 
     /// A refresh token is one process's at a time. App-only grants have none, and need no turn.
@@ -229,22 +209,33 @@ impl Renewal {
     }
 
     /// Why this sign-in is at its end, if that is known from a former life or another process.
-    async fn known_end(&self) -> Option<TokenFault> {
-        let fault = self.store.fault(&self.principal.key()).await.ok().flatten();
-        let delegated = self.principal.app.grant.is_delegated();
-        fault.filter(|fault| delegated && fault.cause == Some(Cause::SignIn))
+    async fn known_end(&self, resource: Resource) -> Option<TokenFault> {
+        if !self.principal.app.grant.is_delegated() {
+            return None;
+        }
+        let ended = async |resource| {
+            let fault = self.store.fault(&self.principal.key(), resource).await.ok().flatten();
+            fault.filter(|fault| fault.cause == Some(Cause::SignIn))
+        };
+        let end = ended(Resource::Mail).await?;
+        match resource {
+            Resource::Mail => Some(end),
+            Resource::Graph => ended(Resource::Graph).await,
+        }
     }
 
-    async fn request(&mut self) -> Result<(), TokenError> {
+    async fn request(&mut self, resource: Resource) -> Result<(), TokenError> {
         let seen = self.state.revision.unwrap_or_default();
         let (endpoint, principal) = (Arc::clone(&self.endpoint), self.principal.clone());
-        let former = self.state.refresh_token.clone();
-        let request = Request::renewal(&principal, former.as_ref())?;
+        let mut token = self.state.stored.clone();
+        let former = token.refresh_token.clone();
+        let scopes = principal.scopes(resource);
+        let request = Request::renewal(&principal, resource, former.as_ref())?;
         // From before the request: the life that is told begins at an unknown moment in between.
         let issued_at = self.clock.now();
         let news = Arc::clone(&self.news);
         let answer = {
-            let mut asked = endpoint.request(&principal.app, request);
+            let mut asked = endpoint.request(&principal.app, &scopes, request);
             loop {
                 tokio::select! {
                     answer = &mut asked => break answer,
@@ -259,26 +250,34 @@ impl Renewal {
             // Somebody has signed in or out meanwhile: that counts, not what came of the former sign-in.
             return Ok(());
         }
-        let token = token_of(&principal, answer?, former, issued_at);
-        let ends_at = token.access.as_ref().map(|access| access.expires_at);
-        self.save(seen, token).await?;
-        match ends_at > Some(self.clock.now()) {
+        let answer = answer?;
+        let access = access_of(&principal, resource, &answer, issued_at);
+        let ends_at = access.expires_at;
+        *token.access_mut(resource) = Some(access);
+        token.refresh_token = answer.refresh_token.or(former);
+        self.save(resource, seen, token).await?;
+        match ends_at > self.clock.now() {
             true => Ok(()),
             false => Err(TokenError::transient("the token endpoint gives tokens without a life")),
         }
     }
 
     /// Writes what replaces the store's revision `seen`, then publishes it.
-    async fn save(&mut self, seen: i64, token: Token) -> Result<(), TokenError> {
+    async fn save(
+        &mut self,
+        resource: Resource,
+        seen: i64,
+        token: Token,
+    ) -> Result<(), TokenError> {
         match self.store.save_token(&self.principal.key(), seen, &token).await {
             Ok(Saved::Written(revision)) => self.state.revision = Some(revision),
             Ok(Saved::Newer) => return self.load().await,
-            Err(failure) if token.refresh_token == self.state.refresh_token => {
+            Err(failure) if token.refresh_token == self.state.stored.refresh_token => {
                 // Nothing that the next request would not bring again.
                 warn!(principal = %self.principal, %failure, "the token is not stored");
             }
             Err(failure) => {
-                self.state.unsaved = Some(token);
+                self.state.unsaved = Some((resource, token));
                 return Err(TokenError::transient(failure.to_string()));
             }
         }
@@ -295,18 +294,21 @@ impl Renewal {
         }
         self.state.revision = Some(revision);
         self.state.unsaved = None;
-        self.state.trouble = None;
-        match token {
-            Some(token) => self.adopt(token),
-            None => {
-                self.state.refresh_token = None;
-                self.publish(None);
-                if self.principal.app.grant.is_delegated() {
-                    return Err(TokenError::permanent("nobody has signed in yet", Cause::SignIn));
-                }
-            }
+        for slot in self.state.slots() {
+            slot.forget_trouble();
+        }
+        self.adopt(token.unwrap_or_default());
+        if self.nobody() {
+            let reason = "nobody has signed in yet";
+            self.state.graph.trouble = Some(NoToken::SignInNeeded(reason.into()));
+            return Err(TokenError::permanent(reason, Cause::SignIn));
         }
         Ok(())
+    }
+
+    /// Whether a person has to sign in first.
+    fn nobody(&self) -> bool {
+        self.principal.app.grant.is_delegated() && self.state.stored == Token::default()
     }
 
     /// Looks for a new sign-in. If the store can't be read just now, the next look is soon enough.
@@ -316,76 +318,83 @@ impl Renewal {
             Err(TokenError::Transient { reason, .. }) => {
                 warn!(principal = %self.principal, reason, "the store can't be read");
             }
-            Err(failure) => self.note_failure(failure).await,
+            Err(failure) => self.note_failure(Resource::Mail, failure).await,
         }
     }
 
     fn adopt(&mut self, token: Token) {
-        self.state.generation += 1;
-        self.state.refresh_token = token.refresh_token;
-        let usable =
-            token.access.filter(|access| access.fingerprint == self.principal.fingerprint());
-        self.publish(usable.map(|access| AccessToken::new(self.state.generation, &access)));
+        for slot in self.state.slots() {
+            let fingerprint = self.principal.fingerprint(slot.resource);
+            let access = token.access_to(slot.resource);
+            slot.adopt(access.filter(|access| access.fingerprint == fingerprint));
+        }
+        self.state.stored = token;
     }
 
-    async fn note_success(&mut self) {
-        self.state.backoff.reset();
-        self.state.retry_at = Some(Instant::now() + SHORTEST_PAUSE);
-        self.state.hold_until = None;
-        if self.state.trouble.take().is_some() {
-            info!(principal = %self.principal, "tokens are renewed again");
-        } else {
-            debug!(principal = %self.principal, "token renewed");
+    async fn note_success(&mut self, resource: Resource) {
+        let principal = &self.principal;
+        match self.state.slot_mut(resource).note_success() {
+            true => info!(%principal, %resource, "tokens are renewed again"),
+            false => debug!(%principal, %resource, "token renewed"),
         }
-        if let Err(failure) = self.store.clear_fault(&self.principal.key()).await {
-            warn!(principal = %self.principal, %failure, "the store can't be written");
+        if let Err(failure) = self.store.clear_fault(&principal.key(), resource).await {
+            warn!(%principal, %failure, "the store can't be written");
         }
     }
 
-    async fn note_failure(&mut self, failure: TokenError) {
-        let reason = failure.to_string();
+    async fn note_failure(&mut self, resource: Resource, failure: TokenError) {
         let trace = failure.trace().map(ToString::to_string).unwrap_or_default();
-        let (trouble, cause) = match failure {
-            TokenError::Transient { retry_after, .. } => {
-                let now = Instant::now();
-                let asked = retry_after.unwrap_or_default();
-                self.state.retry_at = Some(now + self.state.backoff.pause().max(asked));
-                self.state.hold_until = Some(now + DEMAND_PAUSE.max(asked));
-                (Trouble::Transient(reason.clone()), None)
-            }
-            TokenError::Permanent { cause, .. } => (Trouble::SignInNeeded, Some(cause)),
-        };
-        if self.state.trouble.as_ref() == Some(&trouble) {
-            return;
-        }
-        let (principal, mailbox) = (&self.principal, &self.mailbox);
-        match trouble {
-            Trouble::Transient(_) => warn!(%principal, reason, trace, "no new token; trying again"),
-            Trouble::SignInNeeded => {
+        let Some(trouble) = self.state.slot_mut(resource).note_failure(&failure) else { return };
+        let (principal, mailbox, reason) = (&self.principal, &self.mailbox, failure.to_string());
+        let remedy = remedy(&reason, mailbox);
+        match (trouble, resource) {
+            (NoToken::SignInNeeded(_), Resource::Mail) => {
                 error!(%principal, reason, trace, "sign-in needed: run gatepost login {mailbox}");
             }
+            (NoToken::SignInNeeded(_), Resource::Graph) => {
+                error!(%principal, reason, trace, remedy, "Microsoft Graph is refused, mail goes on");
+            }
+            _ => warn!(%principal, %resource, reason, trace, "no new token; trying again"),
         }
-        self.state.trouble = Some(trouble);
+        let cause = match failure {
+            TokenError::Permanent { cause, .. } => Some(cause),
+            TokenError::Transient { .. } => None,
+        };
         let fault = TokenFault { error: reason.clone(), cause, trace, at: self.clock.now() };
         let seen = self.state.revision.unwrap_or_default();
-        match self.store.note_fault(&principal.key(), seen, &fault).await {
+        match self.store.note_fault(&principal.key(), resource, seen, &fault).await {
             Ok(true) => self.attention.call(Call {
                 event: "sign_in_needed",
                 account: mailbox.clone(),
-                remedy: remedy(&reason, mailbox),
-                reason,
+                remedy,
+                reason: match resource {
+                    Resource::Mail => reason,
+                    Resource::Graph => format!("{resource} is refused: {reason}"),
+                },
             }),
             Ok(false) => {}
             Err(failure) => warn!(%principal, %failure, "the store can't be written"),
         }
     }
+}
 
-    fn published(&self) -> Option<AccessToken> {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+impl State {
+    fn slot(&self, resource: Resource) -> &Slot {
+        match resource {
+            Resource::Mail => &self.mail,
+            Resource::Graph => &self.graph,
+        }
     }
 
-    fn publish(&self, token: Option<AccessToken>) {
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = token;
+    fn slot_mut(&mut self, resource: Resource) -> &mut Slot {
+        match resource {
+            Resource::Mail => &mut self.mail,
+            Resource::Graph => &mut self.graph,
+        }
+    }
+
+    fn slots(&mut self) -> [&mut Slot; 2] {
+        [&mut self.mail, &mut self.graph]
     }
 }
 

@@ -10,7 +10,7 @@ use super::{ClientKey, Principal, TokenError};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{App, Credential, Grant, read_secret_file};
 use crate::secret::Secret;
-use crate::vocabulary::Cause;
+use crate::vocabulary::{Cause, Resource};
 
 /// RFC 7523 section 2.2.
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
@@ -47,11 +47,18 @@ pub enum Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// What renews the token of `principal`.
+    /// What renews the token of `principal` for `resource`.
     pub fn renewal(
         principal: &'a Principal,
+        resource: Resource,
         refresh_token: Option<&'a Secret<String>>,
     ) -> Result<Self, TokenError> {
+        if resource == Resource::Graph && principal.scopes(resource).is_empty() {
+            let App { name, provider, .. } = &*principal.app;
+            let reason =
+                format!("app {name} of provider {} has no scopes for {resource}", provider.name);
+            return Err(TokenError::permanent(reason, Cause::Registration));
+        }
         Ok(match (principal.app.grant, &principal.user, refresh_token) {
             (Grant::ManagedIdentity, ..) => Self::ManagedIdentity,
             (Grant::JwtBearer, Some(user), _) => Self::JwtBearer { user },
@@ -65,7 +72,7 @@ impl<'a> Request<'a> {
     }
 
     /// The fields of its form.
-    pub(super) fn form(&self, app: &App) -> Result<Form, CredentialError> {
+    pub(super) fn form(&self, app: &App, scopes: &[String]) -> Result<Form, CredentialError> {
         let mut form = Form::default();
         match self {
             Self::ClientCredentials => form.add("grant_type", "client_credentials"),
@@ -90,8 +97,9 @@ impl<'a> Request<'a> {
             Self::ManagedIdentity => return Ok(form),
         };
         form.add("client_id", &app.client_id);
-        if !app.scopes.is_empty() && !matches!(self, Self::Device(_)) {
-            form.add("scope", &app.scopes.join(" "));
+        // A device code has its scopes already.
+        if !scopes.is_empty() {
+            form.add("scope", &scopes.join(" "));
         }
         form.authenticate(app)?;
         Ok(form)

@@ -12,14 +12,15 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::renewal::{Current, Demand, Renewal, Trouble};
-use super::{AccessToken, Principal, TokenEndpoint};
+use super::renewal::{Demand, Renewal};
+use super::slot::Current;
+use super::{AccessToken, NoToken, Principal, TokenEndpoint};
 use crate::attention::Attention;
 use crate::clock::Clock;
 use crate::config::Account;
 use crate::protocol::Refusal;
 use crate::store::Store;
-use crate::vocabulary::Protocol;
+use crate::vocabulary::{Protocol, Resource};
 
 /// Longest wait of a login for its token. Clients give a login about half a minute.
 const LOGIN_WAIT: Duration = Duration::from_secs(20);
@@ -38,16 +39,20 @@ const NO_MORE_FORCED: Duration = Duration::from_secs(5);
 /// The tokens of all principals.
 pub struct Tokens {
     clock: Clock,
-    slots: HashMap<String, Slot>,
-    /// Mailboxes and protocols for which a renewed token was rejected too, and when.
-    hopeless: Mutex<HashMap<(String, Protocol), Instant>>,
+    tasks: HashMap<String, Task>,
+    /// Doors at which a renewed token was rejected too, and when.
+    hopeless: Mutex<HashMap<Door, Instant>>,
 }
 
-/// A principal's token and the way to its task.
-struct Slot {
-    current: Current,
+/// A mailbox, and by which protocol; none: by Microsoft Graph.
+type Door = (String, Option<Protocol>);
+
+/// A principal's tokens and the way to its task.
+struct Task {
+    mail: Current,
+    graph: Current,
     news: Arc<Notify>,
-    task: mpsc::Sender<Demand>,
+    inbox: mpsc::Sender<Demand>,
 }
 
 impl Tokens {
@@ -61,34 +66,48 @@ impl Tokens {
         tracker: &TaskTracker,
         stop: &CancellationToken,
     ) -> Self {
-        let mut slots = HashMap::new();
+        let mut tasks = HashMap::new();
         for account in accounts {
-            let principal = Principal::of(account);
-            slots.entry(principal.key()).or_insert_with(|| {
-                let (task, inbox) = mpsc::channel(WAITING);
+            let principal = Principal::among(accounts, account);
+            tasks.entry(principal.key()).or_insert_with(|| {
+                let (sender, inbox) = mpsc::channel(WAITING);
                 let endpoint = endpoint(&principal);
                 let mailbox = account.mailbox.clone();
                 let (store, clock) = (store.clone(), clock.clone());
                 let renewal =
                     Renewal::new(principal, mailbox, endpoint, store, clock, attention.clone());
-                let (current, news) = (Arc::clone(&renewal.current), Arc::clone(&renewal.news));
+                let task = Task {
+                    mail: renewal.current(Resource::Mail),
+                    graph: renewal.current(Resource::Graph),
+                    news: Arc::clone(&renewal.news),
+                    inbox: sender,
+                };
                 tracker.spawn(renewal.run(inbox, stop.clone()));
-                Slot { current, news, task }
+                task
             });
         }
-        Self { clock: clock.clone(), slots, hopeless: Mutex::default() }
+        Self { clock: clock.clone(), tasks, hopeless: Mutex::default() }
+    }
+
+    /// A token for the mailbox of `account`, for IMAP, POP3 and SMTP.
+    pub async fn get(&self, account: &Account) -> Result<AccessToken, Refusal> {
+        self.get_for(account, Resource::Mail).await.map_err(|why| refusal(account, why))
     }
 
     /// A token for the mailbox of `account`.
-    pub async fn get(&self, account: &Account) -> Result<AccessToken, Refusal> {
-        let slot = self.slot(account)?;
+    pub async fn get_for(
+        &self,
+        account: &Account,
+        resource: Resource,
+    ) -> Result<AccessToken, NoToken> {
+        let task = self.task(account)?;
         let now = self.clock.now();
-        let current = slot.current.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let current = task.current(resource);
         if let Some(token) = current.filter(|token| token.is_alive(now)) {
             if token.is_fresh(now) {
                 return Ok(token);
             }
-            let other = timeout(MOMENT, slot.demand(account, Some(token.generation))).await;
+            let other = timeout(MOMENT, task.demand(resource, Some(token.generation))).await;
             if let Ok(Ok(other)) = other {
                 return Ok(other);
             }
@@ -96,7 +115,7 @@ impl Tokens {
                 return Ok(token);
             }
         }
-        slot.demand(account, None).await
+        task.demand(resource, None).await
     }
 
     /// Another token than `rejected`, which the upstream does not take. `None` if a new one was rejected
@@ -107,61 +126,92 @@ impl Tokens {
         protocol: Protocol,
         rejected: &AccessToken,
     ) -> Option<Result<AccessToken, Refusal>> {
-        let hopeless = self.hopeless().get(&(account.mailbox.clone(), protocol)).copied();
-        if hopeless.is_some_and(|since| since.elapsed() < NO_MORE_FORCED) {
+        if self.is_hopeless(&(account.mailbox.clone(), Some(protocol))) {
             return None;
         }
-        Some(match self.slot(account) {
-            Ok(slot) => slot.demand(account, Some(rejected.generation)).await,
-            Err(refusal) => Err(refusal),
-        })
+        let other = self.other(account, Resource::Mail, rejected).await;
+        Some(other.map_err(|why| refusal(account, why)))
     }
 
-    /// Even the other token was rejected.
-    pub fn give_up(&self, account: &Account, protocol: Protocol) {
+    /// The same for Microsoft Graph.
+    pub async fn get_other_for_graph(
+        &self,
+        account: &Account,
+        rejected: &AccessToken,
+    ) -> Option<Result<AccessToken, NoToken>> {
+        if self.is_hopeless(&(account.mailbox.clone(), None)) {
+            return None;
+        }
+        Some(self.other(account, Resource::Graph, rejected).await)
+    }
+
+    /// Even the other token was rejected; no protocol: by Microsoft Graph.
+    pub fn give_up(&self, account: &Account, protocol: impl Into<Option<Protocol>>) {
         let mut hopeless = self.hopeless();
         hopeless.retain(|_, since| since.elapsed() < NO_MORE_FORCED);
-        hopeless.insert((account.mailbox.clone(), protocol), Instant::now());
+        hopeless.insert((account.mailbox.clone(), protocol.into()), Instant::now());
     }
 
     /// Another process has written to the store.
     pub fn store_changed(&self) {
-        for slot in self.slots.values() {
-            slot.news.notify_one();
+        for task in self.tasks.values() {
+            task.news.notify_one();
         }
     }
 
-    fn hopeless(&self) -> std::sync::MutexGuard<'_, HashMap<(String, Protocol), Instant>> {
+    async fn other(
+        &self,
+        account: &Account,
+        resource: Resource,
+        rejected: &AccessToken,
+    ) -> Result<AccessToken, NoToken> {
+        self.task(account)?.demand(resource, Some(rejected.generation)).await
+    }
+
+    fn is_hopeless(&self, door: &Door) -> bool {
+        let since = self.hopeless().get(door).copied();
+        since.is_some_and(|since| since.elapsed() < NO_MORE_FORCED)
+    }
+
+    fn hopeless(&self) -> std::sync::MutexGuard<'_, HashMap<Door, Instant>> {
         self.hopeless.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn slot(&self, account: &Account) -> Result<&Slot, Refusal> {
-        self.slots.get(&Principal::of(account).key()).ok_or(Refusal::ShuttingDown)
+    fn task(&self, account: &Account) -> Result<&Task, NoToken> {
+        self.tasks.get(&Principal::of(account).key()).ok_or(NoToken::Stopping)
     }
 }
 
-impl Slot {
+impl Task {
+    fn current(&self, resource: Resource) -> Option<AccessToken> {
+        let current = match resource {
+            Resource::Mail => &self.mail,
+            Resource::Graph => &self.graph,
+        };
+        current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     async fn demand(
         &self,
-        account: &Account,
+        resource: Resource,
         other_than: Option<u64>,
-    ) -> Result<AccessToken, Refusal> {
+    ) -> Result<AccessToken, NoToken> {
         let ask = async {
             let (reply, answer) = oneshot::channel();
-            self.task.send(Demand { other_than, reply }).await.ok()?;
+            self.inbox.send(Demand { resource, other_than, reply }).await.ok()?;
             answer.await.ok()
         };
         match timeout(LOGIN_WAIT, ask).await {
-            Ok(Some(Ok(token))) => Ok(token),
-            Ok(Some(Err(Trouble::Transient(reason)))) => Err(Refusal::UpstreamDown { reason }),
-            Ok(Some(Err(Trouble::SignInNeeded))) => {
-                Err(Refusal::SignInNeeded { mailbox: account.mailbox.clone() })
-            }
-            Ok(None) => Err(Refusal::ShuttingDown),
-            Err(_) => {
-                let reason = "the token endpoint does not answer".into();
-                Err(Refusal::UpstreamDown { reason })
-            }
+            Ok(answer) => answer.unwrap_or(Err(NoToken::Stopping)),
+            Err(_) => Err(NoToken::ForNow("the token endpoint does not answer".into())),
         }
+    }
+}
+
+fn refusal(account: &Account, why: NoToken) -> Refusal {
+    match why {
+        NoToken::ForNow(reason) => Refusal::UpstreamDown { reason },
+        NoToken::SignInNeeded(_) => Refusal::SignInNeeded { mailbox: account.mailbox.clone() },
+        NoToken::Stopping => Refusal::ShuttingDown,
     }
 }

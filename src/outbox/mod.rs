@@ -1,17 +1,28 @@
 //! The outbox: what devices hand over is put right, kept, and delivered by SMTP or Microsoft Graph.
 //!
-//! Invariant: what can be decided without a file or a socket is decided without one: [`mend`], [`bounce`] and
-//! `mime.rs` take octets and a time, and give octets. What the [`Spool`] has taken stays in it until it was delivered,
-//! has failed (and then stays where people find it), or was dropped by a person.
+//! | files | what they do |
+//! | --- | --- |
+//! | `incoming`, `spool`, `entry`, `content`, `journal` | the spool on the disk |
+//! | `mend`, `straighten`, `header`, `address` | senders and headers, put right |
+//! | `bounce` | reports of what can't be delivered |
+//! | `courier` | what a way to the provider does, and tells |
+//! | `graph` | the way by Microsoft Graph |
+//! | `mime`, `part` | what Microsoft Graph needs to know of a message |
+//!
+//! Invariant: what the [`Spool`] has taken stays in it until it was delivered, has failed (and then stays where
+//! people find it), or was dropped by a person. What can be decided without a file or a socket is decided without
+//! one.
 
 mod address;
 mod bounce;
 mod content;
+mod courier;
 mod draft;
 mod entry;
 mod error;
 mod files;
 mod folder;
+mod graph;
 mod hand;
 mod header;
 mod incoming;
@@ -23,15 +34,19 @@ mod part;
 mod room;
 mod spool;
 mod straighten;
+mod summary;
 
 pub use bounce::{Bounce, Failure, bounce};
 pub use content::Content;
+pub use courier::{Courier, Message, Outcome, Verdict};
 pub use entry::{Damaged, Entry, Place, Progress, Source};
 pub use error::SpoolError;
 pub use files::Stamp;
+pub use graph::{Graph, GraphCourier};
 pub use header::{Field, Header};
 pub use incoming::Incoming;
 pub use journal::{Event, Journal, What};
 pub use mend::{MendRules, Mended, mend};
 pub use mime::{Attachment, CannotCut, Cut, cut, header_recipients, sealed};
 pub use spool::{Spool, SpoolLock};
+pub use summary::Summary;

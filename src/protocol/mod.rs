@@ -23,7 +23,7 @@ pub use input::MAX_LINE;
 pub use refusal::Refusal;
 pub use sasl::{Login, Xoauth2};
 pub use smtp::{
-    AllowedRecipients, Envelope, Receiver, ReceiverRules, ReceiverStep, Recipient, Reply,
-    spool_keywords,
+    AllowedRecipients, Dots, Encoding, Envelope, Receiver, ReceiverRules, ReceiverStep, Recipient,
+    Reply, Submission, SubmissionStep, Submitted, Verdict, spool_keywords,
 };
 pub use upstream::{Goal, Rejection, Step as UpstreamStep, Upstream, Welcome};

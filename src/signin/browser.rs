@@ -89,7 +89,8 @@ impl SignIns {
         let code = authorization.code(redirected)?;
         let principal = &authorization.principal;
         let asked_at = Clock::system().now();
-        let answer = endpoint.request(&principal.app, authorization.request(&code)).await?;
+        let (app, request) = (&principal.app, authorization.request(&code));
+        let answer = endpoint.request(app, &app.scopes, request).await?;
         finish(&self.store, principal, mailboxes, answer, asked_at).await
     }
 

@@ -77,7 +77,7 @@ async fn begin(
     principal: &Principal,
     now: Timestamp,
 ) -> Result<Kept, SignInError> {
-    let code = endpoint.device_code(&principal.app).await?;
+    let code = endpoint.device_code(principal).await?;
     let kept = Kept { until: now.plus(code.life()), code };
     let plain = serde_json::to_vec(&kept).map(zeroize::Zeroizing::new);
     let plain = plain.map_err(|error| SignInError::Store(error.to_string()))?;

@@ -6,6 +6,7 @@
 //! Invariant: a write that has returned is on disk (write-ahead log, synchronised at each commit), tokens
 //! are sealed with a key that is not in the file, and neither file can be read by others.
 
+mod faults;
 mod passwords;
 mod seal;
 mod sessions;
@@ -18,9 +19,10 @@ use std::time::Duration;
 use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
+pub use faults::TokenFault;
 pub use passwords::{Hash, PasswordRecord};
 pub use sessions::{LiveSessions, Mismatch, MismatchKind, SessionBoard};
-pub use tokens::{Saved, StoredToken, Token, TokenFault};
+pub use tokens::{Saved, StoredToken, Token};
 pub use turns::Turn;
 
 use crate::private_file::{self, PrivateFileError};

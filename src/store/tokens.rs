@@ -1,23 +1,43 @@
 //! Tokens in the store.
 
 use serde::{Deserialize, Serialize};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row, Sqlite, Transaction};
+use sqlx::Row;
 use tracing::warn;
 use zeroize::{Zeroize, Zeroizing};
 
+use super::faults::{self, TokenFault};
 use super::{Store, StoreError};
 use crate::clock::Timestamp;
 use crate::secret::Secret;
-use crate::vocabulary::Cause;
+use crate::vocabulary::Resource;
 
-/// What is kept of a principal's sign-in.
-#[derive(Clone, Debug, PartialEq)]
+/// What is kept of a principal's sign-in: one refresh token, and an access token for each resource.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Token {
     /// For the next access token; app-only grants have none.
     pub refresh_token: Option<Secret<String>>,
-    /// The access token and its life.
+    /// The access token for mail, and its life.
     pub access: Option<StoredToken>,
+    /// The one for Microsoft Graph.
+    pub graph: Option<StoredToken>,
+}
+
+impl Token {
+    /// The access token for `resource`.
+    pub fn access_to(&self, resource: Resource) -> Option<&StoredToken> {
+        match resource {
+            Resource::Mail => self.access.as_ref(),
+            Resource::Graph => self.graph.as_ref(),
+        }
+    }
+
+    /// The place of the access token for `resource`.
+    pub fn access_mut(&mut self, resource: Resource) -> &mut Option<StoredToken> {
+        match resource {
+            Resource::Mail => &mut self.access,
+            Resource::Graph => &mut self.graph,
+        }
+    }
 }
 
 /// An access token as it was issued.
@@ -33,19 +53,6 @@ pub struct StoredToken {
     pub refresh_at: Option<Timestamp>,
     /// What it was asked for with; it is of no use under another configuration.
     pub fingerprint: String,
-}
-
-/// The last failure of a principal's renewal.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TokenFault {
-    /// In words.
-    pub error: String,
-    /// It stays until a person acts, on this; none: it may pass.
-    pub cause: Option<Cause>,
-    /// The names of the request, as the provider's support asks for them; empty: there was none.
-    pub trace: String,
-    /// When.
-    pub at: Timestamp,
 }
 
 /// What came of [`Store::save_token`].
@@ -66,12 +73,31 @@ struct Sealed {
     expires_at: Option<Timestamp>,
     refresh_at: Option<Timestamp>,
     fingerprint: Option<String>,
+    /// Stores of before have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    graph: Option<SealedAccess>,
+}
+
+/// An access token inside the seal.
+#[derive(Serialize, Deserialize)]
+struct SealedAccess {
+    token: String,
+    issued_at: Timestamp,
+    expires_at: Timestamp,
+    refresh_at: Option<Timestamp>,
+    fingerprint: String,
 }
 
 impl Drop for Sealed {
     fn drop(&mut self) {
         self.refresh_token.zeroize();
         self.access_token.zeroize();
+    }
+}
+
+impl Drop for SealedAccess {
+    fn drop(&mut self) {
+        self.token.zeroize();
     }
 }
 
@@ -125,10 +151,7 @@ impl Store {
         let sealed = self.sealed(principal, token)?;
         let replaced = async {
             let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-            sqlx::query("DELETE FROM fault WHERE principal = ?")
-                .bind(principal)
-                .execute(&mut *transaction)
-                .await?;
+            faults::delete(principal, &mut transaction).await?;
             sqlx::query(
                 "INSERT INTO token (principal, revision, sealed) VALUES (?1, 1, ?2)
                  ON CONFLICT (principal) DO UPDATE SET revision = revision + 1, sealed = ?2",
@@ -177,70 +200,13 @@ impl Store {
             .await?
             .rows_affected();
             if let (Some(fault), 1..) = (fault, deleted) {
+                faults::delete(principal, &mut transaction).await?;
                 fault.write(principal, &mut transaction).await?;
             }
             transaction.commit().await?;
             Ok(deleted > 0)
         };
         deleted.await.map_err(|e| self.failed(e))
-    }
-
-    /// Notes why the last renewal of the token of revision `seen` failed, for `gatepost status`; not if
-    /// somebody has signed in or out meanwhile. A principal that never had a token (0) is noted too. Whether
-    /// this is the first news that a person must act.
-    pub async fn note_fault(
-        &self,
-        principal: &str,
-        seen: i64,
-        fault: &TokenFault,
-    ) -> Result<bool, StoreError> {
-        let noted = async {
-            let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-            let revision: Option<i64> =
-                sqlx::query_scalar("SELECT revision FROM token WHERE principal = ?")
-                    .bind(principal)
-                    .fetch_optional(&mut *transaction)
-                    .await?;
-            if revision.unwrap_or(0) != seen {
-                return Ok(false);
-            }
-            let former: Option<i64> =
-                sqlx::query_scalar("SELECT permanent FROM fault WHERE principal = ?")
-                    .bind(principal)
-                    .fetch_optional(&mut *transaction)
-                    .await?;
-            fault.write(principal, &mut transaction).await?;
-            transaction.commit().await?;
-            Ok(fault.cause.is_some() && former.is_none_or(|number| cause_of(number).is_none()))
-        };
-        noted.await.map_err(|e| self.failed(e))
-    }
-
-    /// The last renewal went well.
-    pub async fn clear_fault(&self, principal: &str) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM fault WHERE principal = ?")
-            .bind(principal)
-            .execute(&self.pool)
-            .await
-            .map_err(|e| self.failed(e))?;
-        Ok(())
-    }
-
-    /// Why the last renewal of `principal` failed, if it did.
-    pub async fn fault(&self, principal: &str) -> Result<Option<TokenFault>, StoreError> {
-        let row =
-            sqlx::query("SELECT error, permanent, error_at, trace FROM fault WHERE principal = ?")
-                .bind(principal)
-                .fetch_optional(&self.pool)
-                .await
-                .map_err(|e| self.failed(e))?;
-        let read = |row: &SqliteRow| -> Result<TokenFault, sqlx::Error> {
-            let at = Timestamp::from_millis(row.try_get("error_at")?);
-            let cause = cause_of(row.try_get("permanent")?);
-            let (error, trace) = (row.try_get("error")?, row.try_get("trace")?);
-            Ok(TokenFault { error, cause, trace, at })
-        };
-        row.as_ref().map(read).transpose().map_err(|e| self.failed(e))
     }
 
     /// Whether `about` is told of `subject` for the first time, in all processes' lives.
@@ -284,48 +250,9 @@ impl Store {
     }
 }
 
-impl TokenFault {
-    async fn write(
-        &self,
-        principal: &str,
-        transaction: &mut Transaction<'_, Sqlite>,
-    ) -> Result<(), sqlx::Error> {
-        sqlx::query(
-            "INSERT INTO fault (principal, error, permanent, error_at, trace)
-             VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (principal) DO UPDATE
-             SET error = ?2, permanent = ?3, error_at = ?4, trace = ?5",
-        )
-        .bind(principal)
-        .bind(&self.error)
-        .bind(number_of(self.cause))
-        .bind(self.at.as_millis())
-        .bind(&self.trace)
-        .execute(&mut **transaction)
-        .await
-        .map(drop)
-    }
-}
-
 /// What a device's code is sealed for: not the name that a token is sealed for.
 fn device_name(principal: &str) -> String {
     format!("device {principal}")
-}
-
-/// In the column `permanent`; 1 was the only one before the two were told apart.
-fn number_of(cause: Option<Cause>) -> i64 {
-    match cause {
-        None => 0,
-        Some(Cause::Registration) => 1,
-        Some(Cause::SignIn) => 2,
-    }
-}
-
-fn cause_of(number: i64) -> Option<Cause> {
-    match number {
-        0 => None,
-        2 => Some(Cause::SignIn),
-        _ => Some(Cause::Registration),
-    }
 }
 
 impl Sealed {
@@ -338,6 +265,7 @@ impl Sealed {
             expires_at: access.map(|access| access.expires_at),
             refresh_at: access.and_then(|access| access.refresh_at),
             fingerprint: access.map(|access| access.fingerprint.clone()),
+            graph: token.graph.as_ref().map(SealedAccess::from_token),
         }
     }
 
@@ -352,7 +280,30 @@ impl Sealed {
                 fingerprint: self.fingerprint.take()?,
             })
         })();
-        Token { refresh_token, access }
+        let graph = self.graph.take().map(SealedAccess::into_token);
+        Token { refresh_token, access, graph }
+    }
+}
+
+impl SealedAccess {
+    fn from_token(token: &StoredToken) -> Self {
+        Self {
+            token: token.token.expose().clone(),
+            issued_at: token.issued_at,
+            expires_at: token.expires_at,
+            refresh_at: token.refresh_at,
+            fingerprint: token.fingerprint.clone(),
+        }
+    }
+
+    fn into_token(mut self) -> StoredToken {
+        StoredToken {
+            token: Secret::new(std::mem::take(&mut self.token)),
+            issued_at: self.issued_at,
+            expires_at: self.expires_at,
+            refresh_at: self.refresh_at,
+            fingerprint: std::mem::take(&mut self.fingerprint),
+        }
     }
 }
 
@@ -361,7 +312,7 @@ mod tests {
     use super::*;
 
     fn token(refresh: &str) -> Token {
-        Token { refresh_token: Some(Secret::new(refresh.to_owned())), access: None }
+        Token { refresh_token: Some(Secret::new(refresh.to_owned())), ..Token::default() }
     }
 
     #[tokio::test]
@@ -379,28 +330,6 @@ mod tests {
         assert!(!command.delete_token("jane", None).await.unwrap());
         assert_eq!(proxy.save_token("jane", 2, &token("slow")).await.unwrap(), Saved::Newer);
         assert_eq!(proxy.token("jane").await.unwrap(), (None, 3));
-    }
-
-    #[tokio::test]
-    async fn the_fault_of_a_former_sign_in_is_not_the_new_ones() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path(), None).await.unwrap();
-        let fault = TokenFault {
-            error: "revoked".into(),
-            cause: Some(Cause::SignIn),
-            trace: String::new(),
-            at: Timestamp::from_millis(1000),
-        };
-        assert!(store.note_fault("jane", 0, &fault).await.unwrap());
-        store.replace_token("jane", &token("one")).await.unwrap();
-        assert_eq!(store.fault("jane").await.unwrap(), None);
-        assert!(store.note_fault("jane", 1, &fault).await.unwrap());
-        assert!(!store.note_fault("jane", 1, &fault).await.unwrap(), "it is known");
-        store.replace_token("jane", &token("two")).await.unwrap();
-        // A renewal of the first one comes to its end.
-        assert!(!store.note_fault("jane", 1, &fault).await.unwrap());
-        assert_eq!(store.fault("jane").await.unwrap(), None);
-        assert!(store.note_fault("jane", 2, &fault).await.unwrap());
     }
 
     #[tokio::test]

@@ -47,7 +47,7 @@ const OF_POWERSHELL: [&str; 17] = [
 ];
 
 /// What it calls of Microsoft.Graph.Applications, Microsoft.Graph.Authentication and ExchangeOnlineManagement.
-const OF_MODULES: [&str; 26] = [
+const OF_MODULES: [&str; 31] = [
     "Add-MailboxPermission",
     "Add-MgApplicationPassword",
     "Add-RecipientPermission",
@@ -55,6 +55,8 @@ const OF_MODULES: [&str; 26] = [
     "Get-ConnectionInformation",
     "Get-EXOMailbox",
     "Get-MailboxPermission",
+    "Get-ManagementRoleAssignment",
+    "Get-ManagementScope",
     "Get-MgApplication",
     "Get-MgApplicationFederatedIdentityCredential",
     "Get-MgContext",
@@ -65,11 +67,14 @@ const OF_MODULES: [&str; 26] = [
     "Get-ServicePrincipal",
     "Get-TransportConfig",
     "Invoke-MgGraphRequest",
+    "New-ManagementRoleAssignment",
+    "New-ManagementScope",
     "New-MgApplication",
     "New-MgServicePrincipal",
     "New-MgServicePrincipalAppRoleAssignment",
     "New-ServicePrincipal",
     "Set-CASMailbox",
+    "Set-ManagementScope",
     "Update-MgApplication",
     // Not called, but each would be a change.
     "Remove-MailboxPermission",
@@ -175,6 +180,38 @@ fn people_with_a_shared_mailbox() {
     let expected =
         [["people", "jane@contoso.com", ""], ["people", "support@contoso.com", "jane@contoso.com"]];
     assert_eq!(tables.mailboxes, mailboxes(&expected));
+}
+
+/// An app gets no permission for all mailboxes, a person's sign-in no more than it asks for.
+#[test]
+fn sending_by_graph() {
+    let by_graph = |account: String| account + "via = [\"smtp\", \"graph\"]\n";
+    let people = "client_id = \"x\"\ngrant = \"authorization_code\"";
+    let text = [
+        listeners("microsoft365", &["smtp"]),
+        app_only("robot"),
+        app("people", people),
+        app("sharing", people),
+        by_graph(account("scan@contoso.com", "robot", None)),
+        account("other@contoso.com", "robot", None),
+        by_graph(account("jane@contoso.com", "people", None)),
+        by_graph(account("sales@contoso.com", "sharing", Some("john@contoso.com"))),
+    ];
+    let script = made(&text.concat()).made;
+    let tables = Tables::of(&script);
+    let [robot, people, sharing] = tables.apps.as_slice() else { panic!("{:?}", tables.apps) };
+    let roles = ["Application Mail.Send", "Application Mail.ReadWrite"];
+    assert_eq!(robot["GraphRoles"].texts(), roles);
+    assert_eq!(
+        (robot["GraphScopes"].texts(), robot["Roles"].texts()),
+        (vec![], vec!["SMTP.SendAsApp"])
+    );
+    assert_eq!(people["GraphScopes"].texts(), ["Mail.Send", "Mail.ReadWrite"]);
+    assert_eq!(people["GraphRoles"].texts(), [""; 0]);
+    let shared = ["Mail.Send", "Mail.ReadWrite", "Mail.Send.Shared", "Mail.ReadWrite.Shared"];
+    assert_eq!(sharing["GraphScopes"].texts(), shared);
+    assert!(script.contains("Mailbox = 'scan@contoso.com'; Person = ''; Graph = 'yes'"));
+    assert!(script.contains("Mailbox = 'other@contoso.com'; Person = ''; Graph = ''"));
 }
 
 #[test]

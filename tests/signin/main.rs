@@ -22,6 +22,7 @@ mod attention;
 mod browser;
 mod certificates;
 mod device;
+mod graph;
 mod machines;
 mod names;
 mod pasted;

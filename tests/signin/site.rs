@@ -9,6 +9,7 @@ use gatepost::config::Config;
 use gatepost::emulator::{Control, Emulator, Options, Shared, Tls};
 use gatepost::oauth::Principal;
 use gatepost::store::{Store, Token, TokenFault};
+use gatepost::vocabulary::Resource;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
@@ -109,6 +110,11 @@ impl Site {
                 scope("SMTP.Send")
             );
         }
+        own += &format!(
+            "graph = \"{}\"\ngraph_scopes = [\"https://graph.microsoft.com/Mail.Send\", \"offline_access\"]\n\
+             graph_app_scopes = [\"https://graph.microsoft.com/.default\"]\n",
+            self.emulator.graph_url()
+        );
         let listener =
             "[[listener]]\nprotocol = \"imap\"\nlisten = \"127.0.0.1:0\"\nprovider = \"lab\"\n";
         let text = format!(
@@ -199,7 +205,7 @@ impl Site {
         Store::open(&self.config().state_dir, None).await.unwrap()
     }
 
-    fn key(&self, mailbox: &str) -> String {
+    pub(crate) fn key(&self, mailbox: &str) -> String {
         Principal::of(&self.config().account(mailbox).unwrap()).key()
     }
 
@@ -213,7 +219,7 @@ impl Site {
     }
 
     pub(crate) async fn fault(&self, mailbox: &str) -> Option<TokenFault> {
-        self.store().await.fault(&self.key(mailbox)).await.unwrap()
+        self.store().await.fault(&self.key(mailbox), Resource::Mail).await.unwrap()
     }
 
     /// `gatepost status --json` of this mailbox.

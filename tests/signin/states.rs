@@ -28,6 +28,7 @@ impl TokenEndpoint for Generous {
     fn request<'a>(
         &'a self,
         _: &'a App,
+        _: &'a [String],
         request: Request<'a>,
     ) -> BoxFuture<'a, Result<Answer, TokenError>> {
         let Request::Code { code, .. } = request else { panic!("{request:?}") };

@@ -6,7 +6,7 @@ use gatepost::clock::{Clock, Timestamp};
 use gatepost::private_file;
 use gatepost::secret::Secret;
 use gatepost::store::{Hash, PasswordRecord, Store, Token, TokenFault};
-use gatepost::vocabulary::{Cause, Protocol};
+use gatepost::vocabulary::{Cause, Protocol, Resource};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode};
 use sqlx::{ConnectOptions, Connection, Row};
 
@@ -46,7 +46,7 @@ async fn connect(file: &Path) -> SqliteConnection {
 }
 
 fn token() -> Token {
-    Token { refresh_token: Some(Secret::new("refresh".into())), access: None }
+    Token { refresh_token: Some(Secret::new("refresh".into())), ..Token::default() }
 }
 
 fn password() -> PasswordRecord {
@@ -128,7 +128,7 @@ async fn assert_rows(store: &Store) {
     assert_eq!((&kept.mailbox, &kept.name), (&wanted.mailbox, &wanted.name));
     assert_eq!((&kept.protocols, &kept.networks), (&wanted.protocols, &wanted.networks));
     assert!(matches!(&kept.hash, Hash::Generated(hash) if *hash == vec![7; 32]));
-    let passed = store.fault(JANE).await.unwrap().unwrap();
+    let passed = store.fault(JANE, Resource::Mail).await.unwrap().unwrap();
     let old = |error: &str, cause, millis| TokenFault {
         error: error.into(),
         cause,
@@ -136,7 +136,7 @@ async fn assert_rows(store: &Store) {
         at: Timestamp::from_millis(millis),
     };
     assert_eq!(passed, old("down", None, 1000));
-    let robot = store.fault("robot").await.unwrap().unwrap();
+    let robot = store.fault("robot", Resource::Mail).await.unwrap().unwrap();
     assert_eq!(robot, old("no such app", Some(Cause::Registration), 2000));
 }
 
@@ -154,11 +154,11 @@ async fn it_keeps_its_rows_and_has_what_is_new() {
         at: Clock::system().now(),
     };
     assert!(
-        store.note_fault(JANE, 1, &fault).await.unwrap(),
+        store.note_fault(JANE, Resource::Mail, 1, &fault).await.unwrap(),
         "the first news that a person must act"
     );
-    assert!(!store.note_fault(JANE, 1, &fault).await.unwrap());
-    assert_eq!(store.fault(JANE).await.unwrap(), Some(fault));
+    assert!(!store.note_fault(JANE, Resource::Mail, 1, &fault).await.unwrap());
+    assert_eq!(store.fault(JANE, Resource::Mail).await.unwrap(), Some(fault));
     assert!(store.tell_once("app lab", "ends").await.unwrap());
     assert!(!store.tell_once("app lab", "ends").await.unwrap());
     store.keep_device(JANE, Some(b"code")).await.unwrap();

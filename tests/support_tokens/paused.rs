@@ -22,7 +22,7 @@ use gatepost::oauth::{
 use gatepost::protocol::Refusal;
 use gatepost::secret::Secret;
 use gatepost::store::Store;
-use gatepost::vocabulary::Cause;
+use gatepost::vocabulary::{Cause, Resource};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection};
 use tempfile::TempDir;
@@ -124,7 +124,7 @@ impl World {
 
     /// As `gatepost status` tells it.
     pub(crate) async fn sign_in_is_needed(&self) -> bool {
-        let fault = self.command.fault(&self.key()).await.unwrap();
+        let fault = self.command.fault(&self.key(), Resource::Mail).await.unwrap();
         fault.is_some_and(|fault| fault.cause.is_some())
     }
 
@@ -238,6 +238,16 @@ impl World {
 
 /// Accounts of `kind` whose app has this client id and scope.
 pub(crate) fn accounts(kind: Kind, client_id: &str, scope: &str) -> Vec<Arc<Account>> {
+    accounts_via(kind, client_id, scope, "[\"smtp\"]")
+}
+
+/// The same; the mail of the second goes out by these ways.
+pub(crate) fn accounts_via(
+    kind: Kind,
+    client_id: &str,
+    scope: &str,
+    via: &str,
+) -> Vec<Arc<Account>> {
     let (grant, owner) = match kind {
         Kind::Robot => ("client_credentials", ""),
         Kind::Person => ("device_code", "signed_in_as = \"jane@contoso.example\"\n"),
@@ -248,7 +258,11 @@ pub(crate) fn accounts(kind: Kind, client_id: &str, scope: &str) -> Vec<Arc<Acco
          grant = \"{grant}\"\nclient_secret = {{ env = \"PATH\" }}\n\
          [[account]]\nmailbox = \"jane@contoso.example\"\napp = \"lab\"\n\
          [[account]]\nmailbox = \"sales@contoso.example\"\napp = \"lab\"\n{owner}\
-         [provider.lab]\ntoken_url = \"http://127.0.0.1:1/token\"\n"
+         via = {via}\n\
+         [provider.lab]\ntoken_url = \"http://127.0.0.1:1/token\"\n\
+         graph = \"http://127.0.0.1:1/v1.0\"\n\
+         graph_scopes = [\"https://graph.example/Mail.Send\", \"offline_access\"]\n\
+         graph_app_scopes = [\"https://graph.example/.default\"]\n"
     );
     Config::parse(Path::new("gatepost.toml"), &text).unwrap().accounts
 }
@@ -279,6 +293,7 @@ impl Reply {
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
     pub(crate) at: Instant,
+    pub(crate) resource: Resource,
     pub(crate) refresh_token: Option<String>,
 }
 
@@ -295,6 +310,7 @@ struct State {
     most_under_way: usize,
     next: VecDeque<Reply>,
     usual: Option<Reply>,
+    no_graph: Option<Reply>,
 }
 
 impl Default for Script {
@@ -307,6 +323,11 @@ impl Script {
     /// What all requests come to, unless there is something [`Self::next`].
     pub(crate) fn usual(&self, reply: Reply) {
         self.state().usual = Some(reply);
+    }
+
+    /// What all requests for Microsoft Graph come to.
+    pub(crate) fn graph(&self, reply: Option<Reply>) {
+        self.state().no_graph = reply;
     }
 
     pub(crate) fn next(&self, replies: impl IntoIterator<Item = Reply>) {
@@ -334,12 +355,13 @@ impl Script {
         self.state.lock().unwrap()
     }
 
-    fn begin(&self, refresh_token: Option<String>) -> (usize, Reply) {
+    fn begin(&self, resource: Resource, refresh_token: Option<String>) -> (usize, Reply) {
         let mut state = self.state();
-        state.asked.push(Asked { at: Instant::now(), refresh_token });
+        state.asked.push(Asked { at: Instant::now(), resource, refresh_token });
         state.under_way += 1;
         state.most_under_way = state.most_under_way.max(state.under_way);
-        let reply = state.next.pop_front().or_else(|| state.usual.clone());
+        let refused = state.no_graph.clone().filter(|_| resource == Resource::Graph);
+        let reply = refused.or_else(|| state.next.pop_front()).or_else(|| state.usual.clone());
         (state.asked.len(), reply.unwrap())
     }
 }
@@ -348,15 +370,18 @@ impl TokenEndpoint for Script {
     fn request<'a>(
         &'a self,
         _: &'a App,
+        scopes: &'a [String],
         request: Request<'a>,
     ) -> BoxFuture<'a, Result<Answer, TokenError>> {
+        let graph = scopes.iter().any(|scope| scope.contains("graph"));
+        let resource = if graph { Resource::Graph } else { Resource::Mail };
         let refresh_token = match request {
             Request::Refresh(token) => Some(token.expose().clone()),
             _ => None,
         };
         Box::pin(async move {
             let rotates = refresh_token.is_some();
-            let (number, reply) = self.begin(refresh_token);
+            let (number, reply) = self.begin(resource, refresh_token);
             self.open.subscribe().wait_for(|open| *open).await.unwrap();
             self.state().under_way -= 1;
             match reply {

@@ -41,7 +41,7 @@ pub(super) struct Code {
 /// A request to sign in that is fit to be shown.
 struct Asked {
     client_id: String,
-    scopes: Scopes,
+    scopes: Vec<Scopes>,
     scope: String,
     challenge: Option<String>,
 }
@@ -128,7 +128,7 @@ impl Asked {
             other => return Err(fail(70_007, other)),
         }
         let (scope, challenge) = (field(query, "scope")?, challenge(world, request)?);
-        let scopes = Scopes::delegated(world, scope)?;
+        let scopes = Scopes::asked(world, scope)?;
         if query.get("prompt").is_some_and(|prompt| prompt == "none") {
             return Err(fail(50_058, ""));
         }

@@ -59,7 +59,7 @@ enum State {
 pub(super) fn start(world: &World, request: &Request, tenant: &str) -> Response {
     let scope = request.check_client(world, tenant, &request.form).and_then(|_| {
         let scope = field(&request.form, "scope")?;
-        Scopes::delegated(world, scope).map(|_| scope.to_owned())
+        Scopes::asked(world, scope).map(|_| scope.to_owned())
     });
     let scope = match scope {
         Ok(scope) => scope,
@@ -139,7 +139,7 @@ pub(super) fn page(world: &World, request: &Request, tenant: &str) -> Response {
         world.sign_ins.decide_device(code, None);
         return pages::done("You have declined the sign-in. You may close this window.");
     }
-    let refused = match Scopes::delegated(world, &scope) {
+    let refused = match Scopes::asked(world, &scope) {
         Ok(scopes) => user::refused(world, request, &scopes),
         Err(failure) => Some(failure),
     };

@@ -92,9 +92,11 @@ fn refresh_token(world: &World, request: &Request) -> Result<Value, Failure> {
 
 /// What a sign-in ends with: a refresh token only for `offline_access`, an ID token only for `openid`.
 fn signed_in(world: &World, request: &Request, signed_in: SignedIn) -> Result<Value, Failure> {
-    let SignedIn { user, scope, nonce } = signed_in;
-    let scopes = Scopes::delegated(world, &scope)?.consented(world)?;
-    let (offline, openid) = (scopes.offline, scopes.openid);
+    let SignedIn { user, scope: asked, nonce } = signed_in;
+    let first = scopes::by_resource(&asked).into_iter().next().unwrap_or_default();
+    let scope = request.form.get("scope").filter(|scope| !scope.trim().is_empty());
+    let scopes = Scopes::delegated(world, scope.unwrap_or(&first))?.consented(world)?;
+    let Scopes { offline, openid, .. } = Scopes::delegated(world, &first)?;
     let mut issued = scopes.issue(world, &user);
     if offline {
         issued["refresh_token"] = json!(world.tokens.refresh(&user));
@@ -119,7 +121,7 @@ fn bare(status: u16, retry_after: Option<u64>) -> Response {
 }
 
 /// Closes the connection without an answer: a body that fails at once takes its unsent head with it.
-fn hang_up() -> Response {
+pub(crate) fn hang_up() -> Response {
     let failed = Err::<Bytes, _>(io::Error::from(io::ErrorKind::ConnectionReset));
     Body::from_stream(stream::iter([failed])).into_response()
 }

@@ -1,4 +1,5 @@
-//! Entra's HTTP server: it takes requests apart and finds who answers them.
+//! Entra's HTTP server: it takes requests apart and finds who answers them. Graph's requests come here too,
+//! and go on to `graph`.
 //!
 //! `authorize` and `device` sign people in over `pages`; `grants` is the token endpoint, which lets in
 //! the app by `client` (a secret, or an `assertion` whose `jwt` is signed with one of the `keys`), knows
@@ -16,7 +17,7 @@ use std::{
 use axum::{
     Router,
     body::Bytes,
-    extract::State,
+    extract::{DefaultBodyLimit, State},
     http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
@@ -29,7 +30,9 @@ use self::{
     failure::{Failure, fail},
     keys::Keys,
 };
-use super::{Form, Registration, World, control_http, tokens};
+use super::{Form, Registration, World, control_http, graph, tokens};
+
+pub(super) use grants::hang_up;
 
 mod assertion;
 mod authorize;
@@ -45,6 +48,9 @@ mod revoke;
 mod scopes;
 mod service_account;
 mod user;
+
+/// Room for a body. Graph's own limit is far below, and is told in Graph's words.
+const BODY_ROOM: usize = 256 * 1024 * 1024;
 
 /// Sign-ins under way, and what proves who asks.
 pub(super) struct SignIns {
@@ -85,7 +91,8 @@ impl SignIns {
 /// Serves Entra's endpoints and, under `/emulator/`, the control paths.
 pub(super) async fn serve(listener: TcpListener, world: Arc<World>) {
     let stop = world.stop.clone();
-    let router = Router::new().fallback(answer).with_state(world);
+    let room = DefaultBodyLimit::max(BODY_ROOM);
+    let router = Router::new().fallback(answer).layer(room).with_state(world);
     // graceful, or connections that a client keeps alive would outlive the emulator
     let stopped = stop.clone().cancelled_owned();
     let serving = axum::serve(listener, router).with_graceful_shutdown(stopped);
@@ -112,24 +119,33 @@ async fn answer(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let request = Request::new(method, &uri, headers, &body);
-    let parts: Vec<&str> = request.path.trim_start_matches('/').split('/').collect();
-    let mut response = match parts.as_slice() {
-        ["emulator", action] => {
+    let path = uri.path().to_owned();
+    let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    let mut response = if let ["graph" | "outlook", ..] = parts.as_slice() {
+        graph::answer(&world, &method, &uri, &headers, &body).await
+    } else {
+        let request = Request::new(method, &uri, headers, &body);
+        if let ["emulator", action] = parts.as_slice() {
             return control_http::answer(&world, &request.method, action, &request.form);
         }
-        ["metadata", "identity", "oauth2", "token"] => identity::answer(&world, &request).await,
-        [tenant, "oauth2", "v2.0", endpoint] => {
-            endpoint_answer(&world, &request, tenant, endpoint).await
-        }
-        [tenant, "deviceauth"] => device::page(&world, &request, tenant),
-        _ => StatusCode::NOT_FOUND.into_response(),
+        entra_answer(&world, &request, &parts).await
     };
     // hyper would date the answer by the real clock
     if let Ok(date) = HeaderValue::from_str(&httpdate::fmt_http_date(world.now())) {
         response.headers_mut().insert(header::DATE, date);
     }
     response
+}
+
+async fn entra_answer(world: &World, request: &Request, parts: &[&str]) -> Response {
+    match parts {
+        ["metadata", "identity", "oauth2", "token"] => identity::answer(world, request).await,
+        [tenant, "oauth2", "v2.0", endpoint] => {
+            endpoint_answer(world, request, tenant, endpoint).await
+        }
+        [tenant, "deviceauth"] => device::page(world, request, tenant),
+        _ => StatusCode::NOT_FOUND.into_response(),
+    }
 }
 
 async fn endpoint_answer(

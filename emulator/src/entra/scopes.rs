@@ -7,12 +7,11 @@ use serde_json::{Value, json};
 use super::failure::{Failure, fail};
 use crate::{
     World,
-    tokens::{DELEGATED, Principal, Wanted},
+    tokens::{DELEGATED, GRAPH, Principal, Wanted},
 };
 
-/// Resources that scopes may name. A token for Graph is issued, but opens no mailbox here.
+/// Resources that scopes may name: Exchange by both of its names, and Graph.
 const RESOURCES: [&str; 3] = ["https://outlook.office.com", "https://outlook.office365.com", GRAPH];
-const GRAPH: &str = "https://graph.microsoft.com";
 
 /// Scopes of OpenID Connect, which belong to no resource.
 const OPENID: [&str; 4] = ["openid", "profile", "email", "offline_access"];
@@ -32,6 +31,12 @@ pub(super) struct Scopes {
 }
 
 impl Scopes {
+    /// What a sign-in asks to be consented to, by resource: it may name several. Tokens are the first one's, unless
+    /// the token request names another.
+    pub(super) fn asked(world: &World, scope: &str) -> Result<Vec<Self>, Failure> {
+        by_resource(scope).iter().map(|scope| Self::delegated(world, scope)).collect()
+    }
+
     /// Space-separated delegated scopes; one request, one resource.
     pub(super) fn delegated(world: &World, scope: &str) -> Result<Self, Failure> {
         let (mut resource, mut permissions) = (None, Vec::new());
@@ -40,7 +45,7 @@ impl Scopes {
             match name {
                 _ if *resource.get_or_insert(own) != own => return Err(fail(28_000, scope)),
                 _ if !RESOURCES.contains(&own) => return Err(fail(70_011, scope)),
-                ".default" => permissions.extend(world.options.registration.consented.clone()),
+                ".default" => permissions.extend(consented_of(world, own).clone()),
                 _ if own == GRAPH || DELEGATED.contains(&name) => permissions.push(name.to_owned()),
                 _ => return Err(fail(70_011, scope)),
             }
@@ -59,8 +64,8 @@ impl Scopes {
 
     /// The first permission that nobody has consented to.
     pub(super) fn unconsented(&self, world: &World) -> Option<String> {
-        let consented = &world.options.registration.consented;
-        let missing = |name: &&String| self.resource != GRAPH && !consented.contains(name);
+        let consented = consented_of(world, &self.resource);
+        let missing = |name: &&String| !consented.contains(name);
         self.permissions.iter().find(missing).cloned()
     }
 
@@ -68,6 +73,24 @@ impl Scopes {
     pub(super) fn issue(self, world: &World, user: &str) -> Value {
         issue(world, Principal::User(user.to_owned()), &self.resource, self.permissions)
     }
+}
+
+/// The scopes of one resource each, in the order of the resources, with those of OpenID Connect.
+pub(super) fn by_resource(scope: &str) -> Vec<String> {
+    let openid: Vec<&str> = scope.split_whitespace().filter(|item| OPENID.contains(item)).collect();
+    let mut parts: Vec<(&str, Vec<&str>)> = Vec::new();
+    for item in scope.split_whitespace().filter(|item| !OPENID.contains(item)) {
+        let resource = item.rsplit_once('/').map_or(GRAPH, |(resource, _)| resource);
+        match parts.iter_mut().find(|(known, _)| *known == resource) {
+            Some((_, items)) => items.push(item),
+            None => parts.push((resource, vec![item])),
+        }
+    }
+    if parts.is_empty() {
+        parts.push((GRAPH, Vec::new()));
+    }
+    let whole = |(_, items): (&str, Vec<&str>)| [items, openid.clone()].concat().join(" ");
+    parts.into_iter().map(whole).collect()
 }
 
 /// The resource of `RESOURCE/.default`, the one form that app-only scopes have.
@@ -84,7 +107,19 @@ pub(super) fn known_resource(resource: &str) -> Result<&str, Failure> {
 
 /// A token answer for the app itself.
 pub(super) fn issue_app_only(world: &World, resource: &str) -> Value {
-    issue(world, Principal::App, resource, world.options.registration.roles.clone())
+    let registration = &world.options.registration;
+    let roles = if is_graph(resource) { &registration.graph_roles } else { &registration.roles };
+    issue(world, Principal::App, resource, roles.clone())
+}
+
+/// The delegated permissions of a resource that were consented to.
+fn consented_of<'a>(world: &'a World, resource: &str) -> &'a Vec<String> {
+    let registration = &world.options.registration;
+    if is_graph(resource) { &registration.graph_consented } else { &registration.consented }
+}
+
+fn is_graph(resource: &str) -> bool {
+    resource.strip_suffix('/').unwrap_or(resource) == GRAPH
 }
 
 pub(super) fn issue(

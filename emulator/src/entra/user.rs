@@ -16,7 +16,7 @@ pub(super) struct SignedIn {
 }
 
 /// Why whoever filled in the form is not signed in; the device's form is the same.
-pub(super) fn refused(world: &World, request: &Request, scopes: &Scopes) -> Option<Failure> {
+pub(super) fn refused(world: &World, request: &Request, scopes: &[Scopes]) -> Option<Failure> {
     let user = request.form.get("user").map_or("", |user| user.trim());
     if !world.tokens.is_user(user) {
         return Some(fail(50_034, user));
@@ -25,5 +25,6 @@ pub(super) fn refused(world: &World, request: &Request, scopes: &Scopes) -> Opti
         return Some(fail(50_126, ""));
     }
     // Entra shows "Need admin approval" here, which only an administrator gets past
-    scopes.unconsented(world).map(|permission| fail(90_094, permission))
+    let missing = scopes.iter().find_map(|scopes| scopes.unconsented(world));
+    missing.map(|permission| fail(90_094, permission))
 }

@@ -132,7 +132,7 @@ impl Then {
     }
 
     async fn sign_in(&self, config: &Config, store: &Store, mailbox: &str) -> Result<()> {
-        let principal = Principal::of(&*account(config, mailbox)?);
+        let principal = Principal::among(&config.accounts, &*account(config, mailbox)?);
         tokio::select! {
             done = sign_in(config, store, vec![principal], self.place, false) => done,
             _ = tokio::signal::ctrl_c() => bail!("the sign-in was broken off"),

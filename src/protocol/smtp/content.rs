@@ -9,6 +9,8 @@
 
 use memchr::memchr2;
 
+use super::parameters::too_long;
+use super::reply::Reply;
 use crate::vocabulary::BareLf;
 
 /// Why a message is void, whatever else comes.
@@ -18,6 +20,28 @@ pub(super) enum Fault {
     TooLong,
     /// It has a bare line feed or carriage return, and none is accepted.
     Bare,
+}
+
+impl Fault {
+    /// For the log.
+    pub(super) fn text(self) -> &'static str {
+        match self {
+            Self::TooLong => "too long",
+            Self::Bare => "a bare line feed or carriage return",
+        }
+    }
+
+    /// For the client.
+    pub(super) fn reply(self, max_size: u64) -> Reply {
+        match self {
+            Self::TooLong => too_long(max_size),
+            Self::Bare => Reply::new(
+                550,
+                "5.6.11 a bare line feed or carriage return in the message; if the device can't do \
+                 otherwise: bare_lf = \"accept\" on this listener",
+            ),
+        }
+    }
 }
 
 /// What has become of some octets of the wire.

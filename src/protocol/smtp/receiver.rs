@@ -8,19 +8,17 @@ use std::collections::VecDeque;
 
 use super::super::frontend::Closing;
 use super::super::input::{Input, TooLong, split_word};
-use super::content::{Decoder, Fault};
+use super::content::Decoder;
 use super::envelope::{self, AllowedRecipients, Envelope};
 use super::frontend::goodbye;
-use super::parameters::{has_smtputf8, too_long};
+use super::parameters::too_long;
 use super::reply::Reply;
+use super::transaction::{Open, Transaction, refused};
 use crate::vocabulary::BareLf;
 
 /// Wrong commands without a message that was taken in between: Postfix's `smtpd_hard_error_limit`. Refused
 /// recipients and messages are none, since a device can't help them.
 const MAX_ERRORS: u32 = 20;
-
-/// Recipients of a message: Exchange Online's limit (RFC 5321 section 4.5.3.1.8 wants at least 100).
-const MAX_RECIPIENTS: usize = 500;
 
 /// The EHLO keywords of a listener that takes messages itself, for before the login and behind it.
 pub fn spool_keywords(max_size: u64) -> Vec<String> {
@@ -96,36 +94,6 @@ enum Carrier {
         left: u64,
         last: bool,
     },
-}
-
-/// How far the client is with a message.
-enum Transaction {
-    None,
-    /// It was refused at MAIL, at all of RCPT or at a chunk: so is what was pipelined behind that, which is
-    /// no further error (RFC 3030 section 2 for BDAT).
-    Refused,
-    Open(Box<Open>),
-    /// The driver has the envelope.
-    Begun(Decoder),
-}
-
-/// An envelope in the making.
-#[derive(Default)]
-struct Open {
-    envelope: Envelope,
-    mends: Vec<String>,
-    /// A recipient was refused.
-    refused: bool,
-}
-
-impl Open {
-    fn mended(&mut self, mends: Vec<String>) {
-        for mend in mends {
-            if !self.mends.contains(&mend) {
-                self.mends.push(mend);
-            }
-        }
-    }
 }
 
 impl Receiver {
@@ -296,13 +264,7 @@ impl Receiver {
         self.reset("the client began another message before its end");
         match envelope::mail(arguments, self.rules.max_size) {
             Ok(mail) => {
-                let envelope = Envelope {
-                    sender: mail.sender,
-                    parameters: mail.parameters,
-                    recipients: Vec::new(),
-                };
-                let open = Open { envelope, mends: mail.mends, refused: false };
-                self.transaction = Transaction::Open(Box::new(open));
+                self.transaction = Transaction::Open(Box::new(Open::new(mail)));
                 Reply::new(250, "2.1.0 sender taken")
             }
             Err(reply) => {
@@ -323,8 +285,7 @@ impl Receiver {
                 return self.answer(&Reply::new(503, "5.5.1 RCPT comes before BDAT"));
             }
         };
-        let reply = add_recipient(open, arguments, self.rules.recipients.as_ref());
-        open.refused |= !reply.is_positive();
+        let reply = open.add(arguments, self.rules.recipients.as_ref());
         self.answer(&reply);
     }
 
@@ -339,7 +300,7 @@ impl Receiver {
         if let Some(reply) = fault {
             return self.answer(&reply);
         }
-        match self.envelope() {
+        match self.transaction.is_ready() {
             Ok(()) => {
                 let decoder = Decoder::data(self.rules.bare_lf, self.rules.max_size);
                 self.begin(decoder, Carrier::Data);
@@ -354,7 +315,7 @@ impl Receiver {
         };
         let room = match &self.transaction {
             Transaction::Begun(decoder) => decoder.room(),
-            _ => match self.envelope() {
+            _ => match self.transaction.is_ready() {
                 Ok(()) => self.rules.max_size,
                 Err(reply) => {
                     // What stands behind it is no command, whatever the answer (RFC 3030 section 2).
@@ -379,24 +340,10 @@ impl Receiver {
         }
     }
 
-    /// Whether a message can begin.
-    fn envelope(&self) -> Result<(), Reply> {
-        match &self.transaction {
-            Transaction::Open(open) if !open.envelope.recipients.is_empty() => Ok(()),
-            Transaction::Open(open) if open.refused => {
-                Err(Reply::new(554, "5.5.1 no valid recipients"))
-            }
-            Transaction::Open(_) => Err(Reply::new(503, "5.5.1 RCPT comes before the message")),
-            Transaction::Refused => Err(refused()),
-            _ => Err(Reply::new(503, "5.5.1 MAIL and RCPT come before the message")),
-        }
-    }
-
     fn begin(&mut self, decoder: Decoder, carrier: Carrier) {
         let former = std::mem::replace(&mut self.transaction, Transaction::Begun(decoder));
         if let Transaction::Open(open) = former {
-            let Open { envelope, mends, .. } = *open;
-            self.ahead.push_back(ReceiverStep::Content(envelope, mends));
+            self.ahead.push_back(ReceiverStep::Content(open.envelope, open.mends));
             self.state = State::Asked(carrier);
         }
     }
@@ -427,7 +374,9 @@ impl Receiver {
         let (fault, mends) = (decoder.fault(), decoder.mends());
         match fault {
             None => self.chunk_out(fed.out),
-            Some(fault) if !was_void => self.ahead.push_back(ReceiverStep::Abort(why(fault))),
+            Some(fault) if !was_void => {
+                self.ahead.push_back(ReceiverStep::Abort(fault.text().into()))
+            }
             Some(_) => {}
         }
         match fault {
@@ -439,7 +388,7 @@ impl Receiver {
             Some(fault) => {
                 self.transaction = Transaction::None;
                 self.state = State::Command;
-                self.say(&self.verdict(fault));
+                self.say(&fault.reply(self.rules.max_size));
             }
         }
         true
@@ -457,9 +406,9 @@ impl Receiver {
             out.append(&mut decoder.finish());
         }
         if let Some(fault) = decoder.fault() {
-            self.reset(&why(fault));
+            self.reset(fault.text());
             self.transaction = Transaction::Refused;
-            self.state = State::Skip(left, self.verdict(fault));
+            self.state = State::Skip(left, fault.reply(self.rules.max_size));
             return true;
         }
         let mends = decoder.mends();
@@ -499,51 +448,6 @@ impl Receiver {
         }
         true
     }
-
-    fn verdict(&self, fault: Fault) -> Reply {
-        match fault {
-            Fault::TooLong => too_long(self.rules.max_size),
-            Fault::Bare => Reply::new(
-                550,
-                "5.6.11 a bare line feed or carriage return in the message; if the device can't do \
-                 otherwise: bare_lf = \"accept\" on this listener",
-            ),
-        }
-    }
-}
-
-/// For the log.
-fn why(fault: Fault) -> String {
-    match fault {
-        Fault::TooLong => "too long".into(),
-        Fault::Bare => "a bare line feed or carriage return".into(),
-    }
-}
-
-fn refused() -> Reply {
-    Reply::new(503, "5.5.1 this message was refused: MAIL begins another")
-}
-
-fn add_recipient(open: &mut Open, arguments: &[u8], allowed: Option<&AllowedRecipients>) -> Reply {
-    if open.envelope.recipients.len() >= MAX_RECIPIENTS {
-        return Reply::new(452, format!("4.5.3 {MAX_RECIPIENTS} recipients are the limit"));
-    }
-    let rcpt = match envelope::rcpt(arguments) {
-        Ok(rcpt) => rcpt,
-        Err(reply) => return reply,
-    };
-    let address = &rcpt.recipient.address;
-    if allowed.is_some_and(|allowed| !allowed.allows(address)) {
-        let words = "is not among the recipients that this device may send to";
-        return Reply::new(550, format!("5.7.1 {address} {words}"));
-    }
-    if !address.is_ascii() && !has_smtputf8(&open.envelope.parameters) {
-        open.envelope.parameters.push("SMTPUTF8".into());
-        open.mended(vec!["RCPT TO without SMTPUTF8".into()]);
-    }
-    open.mended(rcpt.mends);
-    open.envelope.recipients.push(rcpt.recipient);
-    Reply::new(250, "2.1.5 recipient taken")
 }
 
 /// RFC 3030 section 2: `1000 LAST`.

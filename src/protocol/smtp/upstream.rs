@@ -135,7 +135,7 @@ fn token_line(login: &Xoauth2) -> Action {
 }
 
 /// Its code, and whether it is the last line of the reply (RFC 5321 section 4.2.1).
-fn reply_code(line: &str) -> Option<(u16, bool)> {
+pub(super) fn reply_code(line: &str) -> Option<(u16, bool)> {
     let code = line.get(..3)?.parse().ok().filter(|code| (200..600).contains(code))?;
     match line.as_bytes().get(3) {
         None | Some(b' ') => Some((code, true)),

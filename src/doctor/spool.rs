@@ -1,0 +1,56 @@
+//! Mail that gatepost has taken: what waits for long, and what could not be delivered.
+
+use std::time::Duration;
+
+use super::{Case, Code, Finding, with_hint};
+use crate::clock::Clock;
+use crate::outbox::{Spool, Summary};
+
+/// An outage that is shorter than this is none that a person must know of: the schedule of the attempts reaches an hour
+/// after the fourth.
+const LONG: Duration = Duration::from_secs(3600);
+
+pub(super) async fn examine(case: &Case) -> Vec<Finding> {
+    if !Spool::exists(&case.config.state_dir) {
+        return Vec::new();
+    }
+    let spool = Spool::open(&case.config.state_dir, &case.config.spool, Clock::system());
+    let summaries = match spool {
+        Ok(spool) => spool.summaries().await,
+        Err(error) => Err(error),
+    };
+    match summaries {
+        Ok(summaries) => {
+            let ours = |summary: &Summary| {
+                case.accounts.iter().any(|account| account.covers(&summary.mailbox))
+            };
+            summaries.into_iter().filter(ours).flat_map(of_mailbox).collect()
+        }
+        Err(error) => {
+            let (what, hint) = with_hint(&error.to_string());
+            vec![Finding::error(Code::Spool, "the spool", what, hint)]
+        }
+    }
+}
+
+fn of_mailbox(summary: Summary) -> Vec<Finding> {
+    let Summary { mailbox, waiting, failed, oldest_at, last_error, remedy, .. } = summary;
+    let said =
+        last_error.map(|error| format!("; the last answer was: {error}")).unwrap_or_default();
+    let mut findings = Vec::new();
+    let age = oldest_at.map(|at| Clock::system().now().saturating_since(at));
+    if let Some(age) = age.filter(|age| *age >= LONG) {
+        let hours = age.as_secs() / 3600;
+        let what = format!("{waiting} messages wait, the oldest for {hours} h{said}");
+        let otherwise = "`gatepost spool list` shows them; gatepost goes on trying";
+        let remedy = remedy.clone().unwrap_or_else(|| otherwise.into());
+        findings.push(Finding::warning(Code::MailWaiting, &mailbox, what, remedy));
+    }
+    if failed > 0 {
+        let what = format!("{failed} messages could not be delivered{said}");
+        let remedy = remedy.map(|remedy| format!("{remedy}; then ")).unwrap_or_default()
+            + "`gatepost spool list --failed` shows them, `gatepost spool retry ID` tries one again";
+        findings.push(Finding::warning(Code::MailFailed, &mailbox, what, remedy));
+    }
+    findings
+}

@@ -1,0 +1,177 @@
+//! One resource's access token, beside the one sign-in of its principal: what logins see of it, and when it may be
+//! asked for.
+//!
+//! Invariant: what goes wrong with one resource's token neither hides nor delays another's.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{AccessToken, TokenError};
+use crate::backoff::Backoff;
+use crate::clock::Timestamp;
+use crate::store::StoredToken;
+use crate::vocabulary::Resource;
+
+/// Pauses after transient failures. The longest is what a healed outage may still cost.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Least pause between background requests that go well, for tokens whose life is next to nothing and an
+/// endpoint that always wants them renewed.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// After a failure a waiting login may have it tried again this soon, so that logins in a row don't
+/// become requests in a row.
+const DEMAND_PAUSE: Duration = Duration::from_secs(1);
+
+/// A resource that is refused by itself is tried again: an administrator's consent comes without a new sign-in.
+/// In the background, and for who waits.
+const REFUSED_PAUSE: Duration = Duration::from_secs(3600);
+const REFUSED_DEMAND_PAUSE: Duration = Duration::from_secs(60);
+
+/// What is published to logins.
+pub(super) type Current = Arc<RwLock<Option<AccessToken>>>;
+
+/// Why there is no token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoToken {
+    /// It may pass.
+    ForNow(String),
+    /// A person must act.
+    SignInNeeded(String),
+    /// gatepost stops.
+    Stopping,
+}
+
+/// See the module.
+pub(super) struct Slot {
+    pub(super) resource: Resource,
+    /// Renewed in the background, also when nobody asks for it.
+    kept: bool,
+    pub(super) current: Current,
+    generation: u64,
+    pub(super) trouble: Option<NoToken>,
+    backoff: Backoff,
+    /// No background try before. Like the next not by the wall clock, which may be set.
+    retry_at: Option<Instant>,
+    /// No try at all before.
+    hold_until: Option<Instant>,
+}
+
+impl Slot {
+    pub(super) fn new(resource: Resource, kept: bool) -> Self {
+        Self {
+            resource,
+            kept,
+            current: Current::default(),
+            generation: 0,
+            trouble: None,
+            backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
+            retry_at: None,
+            hold_until: None,
+        }
+    }
+
+    pub(super) fn is_refused(&self) -> bool {
+        matches!(self.trouble, Some(NoToken::SignInNeeded(_)))
+    }
+
+    /// Whether somebody who waits may have it tried now.
+    pub(super) fn may_try(&self) -> bool {
+        self.hold_until.is_none_or(|until| until <= Instant::now())
+    }
+
+    /// When the next renewal is due, if it is in the background.
+    pub(super) fn due_in(&self, now: Timestamp) -> Option<Duration> {
+        let wanted = match self.published() {
+            _ if !self.kept => return None,
+            Some(token) if token.is_alive(now) => token.renew_at().saturating_since(now),
+            _ => Duration::ZERO,
+        };
+        Some(wanted.max(self.held()))
+    }
+
+    /// How long the background waits in any case.
+    pub(super) fn held(&self) -> Duration {
+        let held = self.retry_at.map(|at| at.saturating_duration_since(Instant::now()));
+        held.unwrap_or_default()
+    }
+
+    /// What is published, if it is of use to a login that does not want that generation. It stays with the
+    /// others until there is a new one: a rejection may be the fault of the mailbox.
+    pub(super) fn other_than(
+        &self,
+        generation: Option<u64>,
+        now: Timestamp,
+    ) -> Option<AccessToken> {
+        let wanted = |token: &AccessToken| Some(token.generation) != generation;
+        self.published().filter(|token| wanted(token) && token.is_alive(now))
+    }
+
+    /// Whether somebody else has brought a token since this generation, which need not be renewed yet.
+    pub(super) fn is_young_since(&self, generation: u64, now: Timestamp) -> bool {
+        let young = |token: AccessToken| token.is_alive(now) && token.renew_at() > now;
+        self.generation != generation && self.published().is_some_and(young)
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Publishes what is stored, unless that is what it has: another resource's renewal makes no new generation.
+    pub(super) fn adopt(&mut self, stored: Option<&StoredToken>) {
+        let published = self.published();
+        if published.zip(stored).is_some_and(|(token, stored)| token.is(stored)) {
+            return;
+        }
+        self.generation += 1;
+        self.publish(stored.map(|stored| AccessToken::new(self.generation, stored)));
+    }
+
+    /// Whether that ends a trouble.
+    pub(super) fn note_success(&mut self) -> bool {
+        self.backoff.reset();
+        self.retry_at = Some(Instant::now() + SHORTEST_PAUSE);
+        self.hold_until = None;
+        self.trouble.take().is_some()
+    }
+
+    /// The trouble, if it is news.
+    pub(super) fn note_failure(&mut self, failure: &TokenError) -> Option<NoToken> {
+        let (now, reason) = (Instant::now(), failure.to_string());
+        let trouble = match failure {
+            TokenError::Transient { retry_after, .. } => {
+                let asked = retry_after.unwrap_or_default();
+                self.retry_at = Some(now + self.backoff.pause().max(asked));
+                self.hold_until = Some(now + DEMAND_PAUSE.max(asked));
+                NoToken::ForNow(reason)
+            }
+            TokenError::Permanent { .. } => {
+                self.retry_at = Some(now + REFUSED_PAUSE);
+                self.hold_until = Some(now + REFUSED_DEMAND_PAUSE);
+                NoToken::SignInNeeded(reason)
+            }
+        };
+        let news = self.trouble.as_ref() != Some(&trouble);
+        self.trouble = Some(trouble.clone());
+        news.then_some(trouble)
+    }
+
+    /// There is a new sign-in, or a renewal by another process.
+    pub(super) fn forget_trouble(&mut self) {
+        if self.is_refused() {
+            (self.retry_at, self.hold_until) = (None, None);
+        }
+        self.trouble = None;
+    }
+
+    fn published(&self) -> Option<AccessToken> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn publish(&self, token: Option<AccessToken>) {
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = token;
+    }
+}

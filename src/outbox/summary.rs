@@ -1,0 +1,66 @@
+//! How the spool stands, mailbox by mailbox: for `gatepost status` and the doctor.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::{Entry, Place, Spool, SpoolError};
+use crate::clock::Timestamp;
+use crate::explain;
+
+/// One mailbox's spooled mail.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Summary {
+    /// Whose it is.
+    pub mailbox: String,
+    /// Messages that wait.
+    pub waiting: usize,
+    /// Messages that could not be delivered.
+    pub failed: usize,
+    /// When the oldest of the waiting ones was accepted, in milliseconds since 1970.
+    pub oldest_at: Option<Timestamp>,
+    /// What was said last.
+    pub last_error: Option<String>,
+    /// When, in milliseconds since 1970.
+    pub last_error_at: Option<Timestamp>,
+    /// What to do about it.
+    pub remedy: Option<String>,
+}
+
+impl Spool {
+    /// Of each mailbox that has any mail here.
+    pub async fn summaries(&self) -> Result<Vec<Summary>, SpoolError> {
+        let mut mailboxes: BTreeMap<String, Summary> = BTreeMap::new();
+        let waiting = self.waiting().await?.into_iter().map(|entry| (entry, Place::Queue));
+        let failed = self.failed().await?.into_iter().map(|entry| (entry, Place::Failed));
+        for (entry, place) in waiting.chain(failed) {
+            let summary = mailboxes.entry(entry.mailbox.clone()).or_default();
+            summary.mailbox.clone_from(&entry.mailbox);
+            match place {
+                Place::Queue => {
+                    summary.waiting += 1;
+                    summary.oldest_at.get_or_insert(entry.arrived);
+                }
+                Place::Failed => summary.failed += 1,
+            }
+            if entry.progress.last_error.is_some()
+                && entry.progress.last_try > summary.last_error_at
+            {
+                summary.last_error_at = entry.progress.last_try;
+                summary.remedy = entry.remedy();
+                summary.last_error = entry.progress.last_error;
+            }
+        }
+        Ok(mailboxes.into_values().collect())
+    }
+}
+
+impl Entry {
+    /// What to do about what was last said of it, if that is known.
+    pub fn remedy(&self) -> Option<String> {
+        let refused = self.progress.refused.last().map(|(_, said)| said);
+        let said = [refused, self.progress.last_error.as_ref()];
+        let known = said.into_iter().flatten().find_map(|said| explain::best(said));
+        known.map(|known| known.remedy_for(&self.mailbox))
+    }
+}

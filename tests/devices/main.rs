@@ -1,0 +1,23 @@
+//! Devices and the program itself, as it is installed: what it has accepted is delivered, whatever is killed, away or
+//! in a hurry.
+//!
+//! The proxy is a process here, so that it can be killed, and so that its memory is its own; the upstream is the
+//! emulator, which judges the limits.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "tests, which tell what they measured"
+)]
+
+mod device;
+mod kills;
+mod large;
+mod outage;
+mod rush;
+mod site;
+
+pub(crate) use device::Device;
+pub(crate) use site::{Plan, Site};
