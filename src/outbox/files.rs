@@ -100,6 +100,14 @@ impl Files {
         }
     }
 
+    /// What was done in these folders lasts. It blocks.
+    pub(super) fn sync(&self, places: &[Place]) -> Result<(), SpoolError> {
+        for folder in places.iter().map(|&place| self.folder(place)) {
+            folder.sync().map_err(SpoolError::at(&folder.path))?;
+        }
+        Ok(())
+    }
+
     /// So that the ids go on behind those of former processes, also when the clock was set back.
     pub(super) fn find_newest(&self) -> Result<(), SpoolError> {
         let now = self.now();
@@ -370,6 +378,11 @@ impl Files {
         self.room.recount(count).map_err(SpoolError::at(&self.root))?;
         *self.counted.lock().unwrap_or_else(PoisonError::into_inner) = Some(stamp);
         Ok(())
+    }
+
+    /// Whether there is some for sure. It does not block.
+    pub(super) fn has_room(&self) -> bool {
+        room::disk_has(&self.root, 1) && self.room.has(1)
     }
 
     /// Counts octets that are going to be written, if there is room. The total may be too high by what others removed.

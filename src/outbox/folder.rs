@@ -7,8 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-
-use tokio::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 /// A folder whose names must last.
 #[derive(Debug)]
@@ -36,10 +35,10 @@ impl Folder {
         self.path.join(name)
     }
 
-    /// What was done in the folder until now lasts. Concurrent callers share one sync.
-    pub(super) async fn sync(&self) -> io::Result<()> {
+    /// What was done in the folder until now lasts. Concurrent callers share one sync. It blocks.
+    pub(super) fn sync(&self) -> io::Result<()> {
         let number = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
-        let mut served = self.served.lock().await;
+        let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
         if number <= served.failed {
             return Err(io::Error::other("the folder can't be synced"));
         }
@@ -47,9 +46,7 @@ impl Folder {
             return Ok(());
         }
         let all = self.asked.load(Ordering::SeqCst);
-        let path = self.path.clone();
-        let synced = tokio::task::spawn_blocking(move || sync_folder(&path)).await;
-        match synced.unwrap_or_else(|error| Err(io::Error::other(error))) {
+        match sync_folder(&self.path) {
             Ok(()) => served.done = all,
             Err(error) => {
                 served.failed = all;

@@ -14,33 +14,19 @@ impl Spool {
     /// there is none of this id.
     pub async fn retry(&self, id: &str) -> Result<bool, SpoolError> {
         let id = id.to_owned();
-        let place = self.run(move |files| retry(files, &id)).await?;
-        if place == Some(Place::Failed) {
-            self.synced(Place::Queue).await?;
-            self.synced(Place::Failed).await?;
-        }
-        if place.is_some() {
-            self.files().changed();
-        }
-        Ok(place.is_some())
+        self.run(move |files| retry(files, &id)).await
     }
 
     /// Removes a message for good; what is being sent of it at this moment may still arrive. `false`: there is none of
     /// this id.
     pub async fn drop_message(&self, id: &str) -> Result<bool, SpoolError> {
         let id = id.to_owned();
-        let place = self.run(move |files| remove(files, &id)).await?;
-        if let Some(place) = place {
-            self.synced(place).await?;
-            self.files().changed();
-        }
-        Ok(place.is_some())
+        self.run(move |files| remove(files, &id)).await
     }
 }
 
-/// Where it was.
-fn retry(files: &Files, id: &str) -> Result<Option<Place>, SpoolError> {
-    let Some((entry, place)) = files.find(id)? else { return Ok(None) };
+fn retry(files: &Files, id: &str) -> Result<bool, SpoolError> {
+    let Some((entry, place)) = files.find(id)? else { return Ok(false) };
     match place {
         Place::Queue => files.mark_now(id)?,
         Place::Failed => {
@@ -50,14 +36,15 @@ fn retry(files: &Files, id: &str) -> Result<Option<Place>, SpoolError> {
             // First what it must not forget, then itself.
             files.write_progress(Place::Queue, id, &fresh, true)?;
             files.shift(id, Place::Failed, Place::Queue)?;
+            files.sync(&[Place::Queue, Place::Failed])?;
         }
     }
-    Ok(Some(place))
+    files.changed();
+    Ok(true)
 }
 
-/// Where it was.
-fn remove(files: &Files, id: &str) -> Result<Option<Place>, SpoolError> {
-    let Some(place) = files.place_of(id) else { return Ok(None) };
+fn remove(files: &Files, id: &str) -> Result<bool, SpoolError> {
+    let Some(place) = files.place_of(id) else { return Ok(false) };
     let entry: Option<Entry> = match files.find(id) {
         Ok(found) => found.map(|(entry, _)| entry),
         // One that is damaged can be dropped too.
@@ -65,11 +52,13 @@ fn remove(files: &Files, id: &str) -> Result<Option<Place>, SpoolError> {
         Err(error) => return Err(error),
     };
     if !files.remove(place, id)? {
-        return Ok(None);
+        return Ok(false);
     }
     if let Some(entry) = entry {
         let said = entry.progress.last_error.as_deref().unwrap_or_default();
         files.journal.write(files.clock.now(), &entry, What::Dropped, said);
     }
-    Ok(Some(place))
+    files.sync(&[place])?;
+    files.changed();
+    Ok(true)
 }

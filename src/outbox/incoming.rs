@@ -2,19 +2,18 @@
 //!
 //! Invariant: it is in the queue, whole and synced, or nowhere. Whatever fails, and whoever goes away before the
 //! commit, its file is removed. The header waits in memory until it is whole, because it is mended before anything is
-//! written: what is on the disk is what is sent.
+//! written: what is on the disk is what is sent. No more than that and a piece is in memory, and a small message comes
+//! to the disk in one go.
 
-use std::fs::File;
-use std::io::{self, Write};
-use std::path::PathBuf;
+use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use tracing::{Instrument, info};
+use tracing::{Span, info};
 
-use super::entry::{Entry, Place, Progress, Source};
+use super::draft::Draft;
+use super::entry::{Entry, Progress, Source};
 use super::error::SpoolError;
-use super::folder;
+use super::files::Files;
 use super::mend::{MendRules, mend};
 use super::spool::Spool;
 use crate::protocol::Envelope;
@@ -32,38 +31,32 @@ const LONGEST_HEADER: usize = 256 << 10;
 #[derive(Debug)]
 pub struct Incoming {
     spool: Spool,
+    /// None: a write has failed, or was given up.
+    taking: Option<Taking>,
+}
+
+/// What a message consists of so far.
+#[derive(Debug)]
+struct Taking {
     source: Source,
+    /// Its id is the draft's.
     entry: Entry,
-    /// Not yet whole; none: it is written.
-    header: Option<Vec<u8>>,
+    /// Not yet mended and written; empty once it is.
+    header: Vec<u8>,
+    stage: Stage,
     /// Not yet written.
     piece: Vec<u8>,
-    draft: Arc<Draft>,
-    /// A write has not come to its end, or has failed.
-    broken: bool,
+    draft: Option<Draft>,
 }
 
-/// A file in `incoming/`, which goes when this goes: when nobody writes it any more either.
-#[derive(Debug)]
-struct Draft {
-    file: File,
-    path: PathBuf,
-    spool: Spool,
-    /// Whether it is gatepost's own, for which there is always room.
-    own: bool,
-    /// What it counts for.
-    octets: AtomicU64,
-    kept: AtomicBool,
-}
-
-impl Drop for Draft {
-    fn drop(&mut self) {
-        if !self.kept.load(Ordering::SeqCst) {
-            self.spool.files().room.give_back(self.octets.load(Ordering::SeqCst));
-            // If not now, it is cleared away some time: nobody takes it for a message.
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// The header is not yet whole.
+    Header,
+    /// It is, and is to be mended.
+    Body,
+    /// All is written as it comes.
+    AsItIs,
 }
 
 impl Spool {
@@ -73,7 +66,11 @@ impl Spool {
         source: Source,
         envelope: Envelope,
     ) -> Result<Incoming, SpoolError> {
-        self.begin(source, envelope, false).await
+        // At least an octet: a full spool is told before the message is sent.
+        if !self.files().has_room() {
+            self.run(|files| files.take_room(1, false).map(|()| files.room.give_back(1))).await?;
+        }
+        Ok(self.begin(source, envelope, false))
     }
 
     /// Takes a message that is here already, with CRLF line ends; a `bounce` is gatepost's own, so that it needs no
@@ -85,30 +82,14 @@ impl Spool {
         message: &[u8],
         bounce: bool,
     ) -> Result<Entry, SpoolError> {
-        let mut incoming = self.begin(source, envelope, bounce).await?;
+        let mut incoming = self.begin(source, envelope, bounce);
         incoming.write(message).await?;
         incoming.commit(Vec::new()).await
     }
 
-    async fn begin(
-        &self,
-        source: Source,
-        envelope: Envelope,
-        bounce: bool,
-    ) -> Result<Incoming, SpoolError> {
-        let spool = self.clone();
-        let begun = self.run(move |files| {
-            files.recount_if_changed()?;
-            // At least an octet: a full spool is told before the message is sent.
-            files.take_room(1, bounce)?;
-            files.room.give_back(1);
-            let (id, file, path) = spool.new_draft()?;
-            let (octets, kept) = (AtomicU64::new(0), AtomicBool::new(false));
-            Ok((id, Arc::new(Draft { file, path, spool, own: bounce, octets, kept })))
-        });
-        let (id, draft) = begun.await?;
+    fn begin(&self, source: Source, envelope: Envelope, bounce: bool) -> Incoming {
         let entry = Entry {
-            id,
+            id: String::new(),
             mailbox: source.mailbox.clone(),
             device: source.device.clone(),
             peer: source.peer,
@@ -119,171 +100,115 @@ impl Spool {
             mends: Vec::new(),
             progress: Progress::default(),
         };
-        let header = (!bounce).then(Vec::new);
-        let spool = self.clone();
-        Ok(Incoming { spool, source, entry, header, piece: Vec::new(), draft, broken: false })
-    }
-
-    /// A new file under a new id. Another process may have had the same thought; once its file has left `incoming/`, it
-    /// is in one of the others.
-    fn new_draft(&self) -> Result<(String, File, PathBuf), SpoolError> {
-        let files = self.files();
-        loop {
-            let id = files.new_id();
-            let path = files.incoming.file(&id);
-            let file = match folder::new_file().open(&path) {
-                Ok(file) => file,
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
-                Err(error) => return Err(SpoolError::at(&path)(error)),
-            };
-            if files.place_of(&id).is_none() {
-                // So that nobody takes it for a leftover; where nothing can be locked, its age tells.
-                let _ = file.try_lock();
-                return Ok((id, file, path));
-            }
-            folder::remove(&path).map_err(SpoolError::at(&path))?;
-        }
+        let stage = if bounce { Stage::AsItIs } else { Stage::Header };
+        let (header, piece) = (Vec::new(), Vec::new());
+        let taking = Taking { source, entry, header, stage, piece, draft: None };
+        Incoming { spool: self.clone(), taking: Some(taking) }
     }
 }
 
 impl Incoming {
-    /// The id that it will have.
-    pub fn id(&self) -> &str {
-        &self.entry.id
-    }
-
-    /// More octets of the message: CRLF line ends, no dot-stuffing.
+    /// More octets of the message: CRLF line ends, no dot-stuffing. After an error, or when this is cancelled, the
+    /// message can't be committed any more.
     pub async fn write(&mut self, mut bytes: &[u8]) -> Result<(), SpoolError> {
-        while self.header.is_some() && !bytes.is_empty() {
-            let (now, later) = bytes.split_at(bytes.len().min(HEADER_PIECE));
+        while !bytes.is_empty() {
+            let taking = self.taking.as_mut().ok_or_else(|| given_up(&self.spool))?;
+            let length = if taking.stage == Stage::Header { HEADER_PIECE } else { PIECE };
+            let (now, later) = bytes.split_at(bytes.len().min(length));
             bytes = later;
-            self.add_to_header(now);
+            match taking.stage {
+                Stage::Header => taking.add_to_header(now),
+                Stage::Body | Stage::AsItIs => taking.piece.extend_from_slice(now),
+            }
+            if taking.piece.len() >= PIECE {
+                self.flush().await?;
+            }
         }
-        self.put(bytes).await
+        Ok(())
     }
 
     /// Makes it a message of the queue, and says so in the log. `mends`: what was changed while it was read. Once
     /// begun, it goes to its end, even if nobody waits for it any more.
-    pub async fn commit(self, mends: Vec<String>) -> Result<Entry, SpoolError> {
-        let path = self.draft.path.clone();
-        let done = tokio::spawn(self.commit_alone(mends).in_current_span()).await;
-        done.unwrap_or_else(|error| Err(SpoolError::at(&path)(io::Error::other(error))))
+    pub async fn commit(mut self, mends: Vec<String>) -> Result<Entry, SpoolError> {
+        let taking = self.taking.take().ok_or_else(|| given_up(&self.spool))?;
+        let (files, span) = (Arc::clone(self.spool.files()), Span::current());
+        let finish = move |_: &Files| {
+            let entry = taking.finish(&files, mends)?;
+            span.in_scope(|| log(&entry));
+            files.changed();
+            Ok(entry)
+        };
+        self.spool.run(finish).await
     }
 
-    async fn commit_alone(mut self, mut mends: Vec<String>) -> Result<Entry, SpoolError> {
-        self.mend_header();
-        self.put(&[]).await?;
-        self.unbroken()?;
-        let Self { spool, mut entry, mut piece, draft, .. } = self;
-        entry.size += octets(piece.len());
-        mends.append(&mut entry.mends);
-        entry.mends = mends;
-        entry.arrived = spool.files().clock.now();
-        let foot = entry.foot().map_err(io::Error::from).map_err(SpoolError::at(&draft.path))?;
-        piece.extend_from_slice(&foot);
-        let id = entry.id.clone();
-        spool.run(move |_| draft.finish(&id, &piece)).await?;
-        if let Err(error) = spool.synced(Place::Queue).await {
-            // It must not be delivered: whoever sent it hears that it was not accepted.
-            let id = entry.id.clone();
-            spool.run(move |files| files.remove(Place::Queue, &id)).await?;
-            return Err(error);
-        }
-        log(&entry);
-        spool.files().changed();
-        Ok(entry)
+    async fn flush(&mut self) -> Result<(), SpoolError> {
+        let taking = self.taking.take().ok_or_else(|| given_up(&self.spool))?;
+        let files = Arc::clone(self.spool.files());
+        let (taking, draft) = self.spool.run(move |_| taking.flush(&files)).await?;
+        self.taking = Some(Taking { draft: Some(draft), ..taking });
+        Ok(())
     }
+}
 
-    /// Up to its empty line. What is behind that waits to be written.
+fn given_up(spool: &Spool) -> SpoolError {
+    SpoolError::at(&spool.files().incoming.path)(io::Error::other("a write has failed"))
+}
+
+impl Taking {
+    /// Up to its empty line. What is behind that belongs to the body.
     fn add_to_header(&mut self, octets: &[u8]) {
-        let Some(header) = &mut self.header else { return };
-        let from = header.len().saturating_sub(3);
-        header.extend_from_slice(octets);
-        if let Some(end) = end_of_header(header, from) {
-            let mut body = header.split_off(end);
-            self.mend_header();
-            self.piece.append(&mut body);
-        } else if header.len() > LONGEST_HEADER {
-            self.piece.append(header);
-            self.header = None;
+        let from = self.header.len().saturating_sub(3);
+        self.header.extend_from_slice(octets);
+        if let Some(end) = end_of_header(&self.header, from) {
+            self.piece = self.header.split_off(end);
+            self.stage = Stage::Body;
+        } else if self.header.len() > LONGEST_HEADER {
+            self.piece = std::mem::take(&mut self.header);
+            self.stage = Stage::AsItIs;
             self.entry.mends.push("header left as it is: it has more than 256 KiB".into());
         }
     }
 
-    /// The header is whole, or all that there is.
-    fn mend_header(&mut self) {
-        let Some(header) = self.header.take() else { return };
-        let rules = MendRules {
-            mailbox: &self.source.mailbox,
-            sender: &self.source.sender,
-            now: self.spool.files().clock.now(),
-            queue_id: &self.entry.id,
+    /// Writes what there is, and gives the file. It blocks.
+    fn flush(mut self, files: &Arc<Files>) -> Result<(Self, Draft), SpoolError> {
+        let mut draft = match self.draft.take() {
+            Some(draft) => draft,
+            None => Draft::new(files, self.entry.bounce)?,
         };
+        if self.stage != Stage::AsItIs {
+            self.mend(files, &draft.id);
+        }
+        draft.write(&self.piece)?;
+        self.entry.size += u64::try_from(self.piece.len()).unwrap_or(u64::MAX);
+        self.piece.clear();
+        Ok((self, draft))
+    }
+
+    /// The header is whole, or all that there is: mended, it stands before the body.
+    fn mend(&mut self, files: &Files, queue_id: &str) {
+        let Source { mailbox, sender, .. } = &self.source;
+        let rules = MendRules { mailbox, sender, now: files.clock.now(), queue_id };
+        let header = std::mem::take(&mut self.header);
         let mut mended = mend(&header, &self.entry.envelope.sender, &rules);
         self.entry.envelope.sender = mended.sender;
         self.entry.mends.append(&mut mended.mends);
-        self.piece.append(&mut mended.header);
+        mended.header.append(&mut self.piece);
+        self.piece = mended.header;
+        self.stage = Stage::AsItIs;
     }
 
-    /// Collects octets, and writes whenever there is a piece.
-    async fn put(&mut self, mut octets: &[u8]) -> Result<(), SpoolError> {
-        loop {
-            let (now, later) = octets.split_at(octets.len().min(PIECE));
-            self.piece.extend_from_slice(now);
-            octets = later;
-            if self.piece.len() >= PIECE {
-                self.flush().await?;
-            }
-            if octets.is_empty() {
-                return Ok(());
-            }
-        }
+    /// With its foot, into the queue. It blocks.
+    fn finish(self, files: &Arc<Files>, mut mends: Vec<String>) -> Result<Entry, SpoolError> {
+        let (Self { mut entry, .. }, mut draft) = self.flush(files)?;
+        mends.append(&mut entry.mends);
+        entry.mends = mends;
+        entry.id.clone_from(&draft.id);
+        entry.arrived = files.clock.now();
+        let foot = entry.foot().map_err(io::Error::from);
+        draft.write(&foot.map_err(SpoolError::at(&files.incoming.path))?)?;
+        draft.keep()?;
+        Ok(entry)
     }
-
-    async fn flush(&mut self) -> Result<(), SpoolError> {
-        self.unbroken()?;
-        self.broken = true;
-        let piece = std::mem::take(&mut self.piece);
-        let length = octets(piece.len());
-        let draft = Arc::clone(&self.draft);
-        self.piece = self.spool.run(move |_| draft.write(&piece).map(|()| piece)).await?;
-        self.piece.clear();
-        self.entry.size += length;
-        self.broken = false;
-        Ok(())
-    }
-
-    /// Behind a write that failed, or that nobody waited for, nothing may follow.
-    fn unbroken(&self) -> Result<(), SpoolError> {
-        match self.broken {
-            false => Ok(()),
-            true => Err(SpoolError::at(&self.draft.path)(io::Error::other("a write has failed"))),
-        }
-    }
-}
-
-impl Draft {
-    fn write(&self, piece: &[u8]) -> Result<(), SpoolError> {
-        let length = octets(piece.len());
-        self.spool.files().take_room(length, self.own)?;
-        self.octets.fetch_add(length, Ordering::SeqCst);
-        (&self.file).write_all(piece).map_err(SpoolError::at(&self.path))
-    }
-
-    /// With its last octets, synced, under its name in the queue.
-    fn finish(&self, id: &str, rest: &[u8]) -> Result<(), SpoolError> {
-        self.write(rest)?;
-        self.file.sync_all().map_err(SpoolError::at(&self.path))?;
-        let files = self.spool.files();
-        std::fs::rename(&self.path, files.queue.file(id)).map_err(SpoolError::at(&self.path))?;
-        self.kept.store(true, Ordering::SeqCst);
-        files.room.keep(self.octets.load(Ordering::SeqCst));
-        Ok(())
-    }
-}
-
-fn octets(length: usize) -> u64 {
-    u64::try_from(length).unwrap_or(u64::MAX)
 }
 
 /// Behind the first empty line, if it ends at `from` or later.

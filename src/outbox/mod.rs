@@ -17,6 +17,7 @@ mod address;
 mod bounce;
 mod content;
 mod courier;
+mod draft;
 mod entry;
 mod error;
 mod files;

@@ -34,10 +34,15 @@ impl Room {
         self.ledger().limit = limit;
     }
 
+    /// Whether there is room for so many more.
+    pub(super) fn has(&self, octets: u64) -> bool {
+        self.ledger().has(octets)
+    }
+
     /// Counts octets that are going to be written; `false`: there is no room for them.
     pub(super) fn take(&self, octets: u64) -> bool {
         let mut ledger = self.ledger();
-        let fits = ledger.kept.saturating_add(ledger.coming).saturating_add(octets) <= ledger.limit;
+        let fits = ledger.has(octets);
         if fits {
             ledger.coming += octets;
         }
@@ -87,6 +92,12 @@ impl Room {
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ledger {
+    fn has(&self, octets: u64) -> bool {
+        self.kept.saturating_add(self.coming).saturating_add(octets) <= self.limit
     }
 }
 

@@ -165,10 +165,9 @@ impl Spool {
                 files.remove_side(Place::Queue, &entry.id, PROGRESS)?;
                 return Err(SpoolError::Gone(entry.id));
             }
-            Ok(())
+            if lasting { files.sync(&[Place::Queue]) } else { Ok(()) }
         })
-        .await?;
-        if lasting { self.synced(Place::Queue).await } else { Ok(()) }
+        .await
     }
 
     /// All its recipients are served: it goes from the queue. One that was dropped meanwhile was delivered all the same.
@@ -177,10 +176,9 @@ impl Spool {
         self.run(move |files| {
             files.remove(Place::Queue, &entry.id)?;
             files.journal.write(files.clock.now(), &entry, What::Delivered, &said);
-            Ok(())
+            files.sync(&[Place::Queue])
         })
-        .await?;
-        self.synced(Place::Queue).await
+        .await
     }
 
     /// It can't be delivered: to the failed folder, with its progress.
@@ -195,11 +193,9 @@ impl Spool {
             }
             let said = entry.progress.last_error.as_deref().unwrap_or_default();
             files.journal.write(files.clock.now(), &entry, What::Failed, said);
-            Ok(())
+            files.sync(&[Place::Failed, Place::Queue])
         })
-        .await?;
-        self.synced(Place::Failed).await?;
-        self.synced(Place::Queue).await
+        .await
     }
 
     /// What became of messages.
@@ -243,10 +239,5 @@ impl Spool {
         let files = Arc::clone(&self.0);
         let done = tokio::task::spawn_blocking(move || work(&files)).await;
         done.unwrap_or_else(|error| Err(SpoolError::at(&self.0.root)(io::Error::other(error))))
-    }
-
-    pub(super) async fn synced(&self, place: Place) -> Result<(), SpoolError> {
-        let folder = self.0.folder(place);
-        folder.sync().await.map_err(SpoolError::at(&folder.path))
     }
 }

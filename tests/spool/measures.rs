@@ -8,7 +8,8 @@ use super::*;
 async fn measure_acceptance() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let bytes = message(4_000);
-    for round in 0..3 {
+    let (mut bares, mut spools) = (Vec::new(), Vec::new());
+    for round in 0..9 {
         let bare = folder.path().join(format!("bare{round}"));
         fs::create_dir(&bare).unwrap();
         let begun = Instant::now();
@@ -25,7 +26,7 @@ async fn measure_acceptance() {
         });
         writers.collect::<Vec<_>>().into_iter().for_each(|writer| writer.join().unwrap());
         let bare = begun.elapsed();
-        let spool = open(folder.path());
+        let spool = open(&folder.path().join(format!("spool{round}")));
         let _lock = spool.lock().unwrap().unwrap();
         let begun = Instant::now();
         let tasks = (0..10).map(|_| {
@@ -39,10 +40,14 @@ async fn measure_acceptance() {
         for task in tasks.collect::<Vec<_>>() {
             task.await.unwrap();
         }
-        let spooled = begun.elapsed();
-        println!("500 messages: bare syncs {bare:?}, spooled {spooled:?}");
-        assert!(spooled < bare * 2);
+        spools.push(begun.elapsed());
+        bares.push(bare);
     }
+    bares.sort();
+    spools.sort();
+    println!("500 messages: bare syncs {bares:?}, spooled {spools:?}");
+    // The median, because others use the disk too; where syncs cost next to nothing, this would measure the processor.
+    assert!(spools[4] < bares[4].max(Duration::from_millis(200)) * 2);
 }
 
 /// The bar: twenty messages of 50 MB at once take at most 32 MiB.
