@@ -10,9 +10,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 
-use crate::config::Endpoint;
+use crate::config::{Account, Endpoint};
 use crate::net::{ClientTls, Stream, dial, start_tls};
-use crate::protocol::{Goal, Rejection, Upstream, UpstreamStep, Welcome, Xoauth2};
+use crate::oauth::{AccessToken, Tokens};
+use crate::protocol::{Goal, Refusal, Rejection, Upstream, UpstreamStep, Welcome, Xoauth2};
 use crate::vocabulary::{Protocol, TlsMode};
 
 /// For the whole way to a login: connect, TLS, greeting, authentication. Clients give a login about half
@@ -52,6 +53,15 @@ pub struct Session {
     pub welcome: Welcome,
 }
 
+/// Why there is no session.
+#[derive(Debug)]
+pub enum NoSession {
+    /// There is no token.
+    NoToken(Refusal),
+    /// The server lets nobody in.
+    Rejected(Rejection),
+}
+
 impl Server {
     /// A server to which no connection was made yet.
     pub fn new(protocol: Protocol, endpoint: Endpoint, tls: ClientTls) -> Self {
@@ -78,6 +88,49 @@ impl Server {
             _ => self.remember(&session.welcome),
         }
         Ok(session)
+    }
+
+    /// Opens a connection and logs in to the mailbox of `account`. A token that the server rejects may be stale: then
+    /// there is one renewal and one more try, on a connection of its own.
+    pub async fn log_in_as(
+        &self,
+        account: &Account,
+        tokens: &Tokens,
+    ) -> Result<Session, NoSession> {
+        let token = tokens.get(account).await.map_err(NoSession::NoToken)?;
+        match self.log_in_with(account, &token).await {
+            Err(Rejection::Token { said }) => self.log_in_anew(account, tokens, &token, said).await,
+            first => first.map_err(NoSession::Rejected),
+        }
+    }
+
+    async fn log_in_anew(
+        &self,
+        account: &Account,
+        tokens: &Tokens,
+        stale: &AccessToken,
+        said: String,
+    ) -> Result<Session, NoSession> {
+        let other = tokens.get_other(account, self.protocol, stale).await;
+        let Some(token) = other.transpose().map_err(NoSession::NoToken)? else {
+            return Err(NoSession::Rejected(Rejection::NotPermitted { said }));
+        };
+        let second = self.log_in_with(account, &token).await;
+        if let Err(Rejection::Token { .. }) = second {
+            tokens.give_up(account, self.protocol);
+        }
+        second.map_err(NoSession::Rejected)
+    }
+
+    async fn log_in_with(
+        &self,
+        account: &Account,
+        token: &AccessToken,
+    ) -> Result<Session, Rejection> {
+        match Xoauth2::new(account.xoauth2_user(self.protocol), &token.token) {
+            Some(login) => self.log_in(login).await,
+            None => Err(Rejection::NotPermitted { said: "no user name or no token".into() }),
+        }
     }
 
     /// Opens a connection up to where a login would begin, TLS included.

@@ -28,6 +28,8 @@ pub struct Options {
     pub revoke_used_refresh_tokens: bool,
     /// A mail session with no traffic for so long is closed.
     pub idle_timeout: Duration,
+    /// EHLO keywords that the SMTP server does without, in capitals; their commands work all the same.
+    pub smtp_without: Vec<String>,
     /// Concurrent SMTP sessions of one mailbox before Exchange answers 432.
     pub smtp_connections: usize,
     /// Messages that a mailbox may submit in [`Self::smtp_minute`]; 0 is no limit.
@@ -159,6 +161,7 @@ impl Default for Options {
             idle_timeout: Duration::from_secs(30 * 60),
             // Exchange Online's documented limits: of SMTP client submission the first two, of every
             // mailbox the last
+            smtp_without: Vec::new(),
             smtp_connections: 3,
             smtp_messages_per_minute: 30,
             smtp_minute: Duration::from_secs(60),

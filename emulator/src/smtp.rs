@@ -160,11 +160,22 @@ impl Session<'_> {
 
     async fn hello(&mut self) -> io::Result<()> {
         let security = if self.wire.encrypted() { "AUTH LOGIN XOAUTH2" } else { "STARTTLS" };
-        let reply = format!(
-            "250-{HOST} Hello [127.0.0.1]\r\n250-SIZE {MESSAGE_LIMIT}\r\n250-PIPELINING\r\n250-DSN\r\n\
-             250-ENHANCEDSTATUSCODES\r\n250-{security}\r\n250-8BITMIME\r\n250-BINARYMIME\r\n250-CHUNKING\r\n\
-             250 SMTPUTF8"
-        );
+        let size = format!("SIZE {MESSAGE_LIMIT}");
+        let mut keywords = vec![
+            size.as_str(),
+            "PIPELINING",
+            "DSN",
+            "ENHANCEDSTATUSCODES",
+            security,
+            "8BITMIME",
+            "BINARYMIME",
+            "CHUNKING",
+            "SMTPUTF8",
+        ];
+        keywords.retain(|keyword| !self.world.options.smtp_without.iter().any(|it| it == keyword));
+        let last = keywords.pop().unwrap_or(security);
+        let lines: String = keywords.iter().map(|keyword| format!("250-{keyword}\r\n")).collect();
+        let reply = format!("250-{HOST} Hello [127.0.0.1]\r\n{lines}250 {last}");
         self.say(&reply).await
     }
 

@@ -18,7 +18,7 @@ pub trait Courier: Send {
     fn send<'a>(&'a mut self, message: &'a mut Message) -> BoxFuture<'a, Outcome>;
 
     /// Comes to its end when somebody else has more need of what the courier keeps open between two messages.
-    fn wanted(&self) -> BoxFuture<'_, ()> {
+    fn wanted(&mut self) -> BoxFuture<'_, ()> {
         Box::pin(future::pending())
     }
 

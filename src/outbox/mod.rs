@@ -4,9 +4,11 @@
 //! | --- | --- |
 //! | `incoming`, `spool`, `entry`, `content`, `journal` | the spool on the disk |
 //! | `mend`, `straighten`, `header`, `address` | senders and headers, put right |
-//! | `bounce` | reports of what can't be delivered |
+//! | `dispatch`, `queue`, `worker` | what goes when, and what comes of it |
 //! | `courier` | what a way to the provider does, and tells |
+//! | `smtp` | the way by SMTP |
 //! | `graph` | the way by Microsoft Graph |
+//! | `report`, `bounce` | who is told of what can't be delivered |
 //! | `mime`, `part` | what Microsoft Graph needs to know of a message |
 //!
 //! Invariant: what the [`Spool`] has taken stays in it until it was delivered, has failed (and then stays where
@@ -17,6 +19,7 @@ mod address;
 mod bounce;
 mod content;
 mod courier;
+mod dispatch;
 mod draft;
 mod entry;
 mod error;
@@ -31,14 +34,19 @@ mod listing;
 mod mend;
 mod mime;
 mod part;
+mod queue;
+mod report;
 mod room;
+mod smtp;
 mod spool;
 mod straighten;
 mod summary;
+mod worker;
 
 pub use bounce::{Bounce, Failure, bounce};
 pub use content::Content;
 pub use courier::{Courier, Message, Outcome, Verdict};
+pub use dispatch::{Couriers, Outbox, OutboxParts};
 pub use entry::{Damaged, Entry, Place, Progress, Source};
 pub use error::SpoolError;
 pub use files::Stamp;
@@ -48,5 +56,6 @@ pub use incoming::Incoming;
 pub use journal::{Event, Journal, What};
 pub use mend::{MendRules, Mended, mend};
 pub use mime::{Attachment, CannotCut, Cut, cut, header_recipients, sealed};
+pub use smtp::{SmtpCourier, SmtpRoute};
 pub use spool::{Spool, SpoolLock};
 pub use summary::Summary;

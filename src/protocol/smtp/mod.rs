@@ -9,6 +9,7 @@ mod dots;
 mod envelope;
 mod frontend;
 mod judgement;
+mod offers;
 mod parameters;
 mod receiver;
 mod reply;

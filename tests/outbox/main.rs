@@ -1,0 +1,17 @@
+//! The delivery of what the spool holds: its order, its times, and what becomes of the answers.
+//!
+//! | file | what it shows |
+//! | --- | --- |
+//! | `world` | a spool, a delivery, and a provider that says what a test wants |
+//! | `schedule` | outages, waits and orders, under paused time |
+//! | `verdicts` | recipients, ways, failures and who is told |
+//! | `ends` | stops, crashes, and two processes with one spool |
+//! | `smtp` | the courier that speaks SMTP, with the emulated Exchange |
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+#![allow(clippy::print_stderr, reason = "tests")]
+
+mod ends;
+mod schedule;
+mod smtp;
+mod verdicts;
+mod world;
