@@ -16,6 +16,7 @@ mod logout;
 mod logs;
 mod password;
 mod run;
+mod send_test;
 mod spool;
 mod status;
 mod ui;
@@ -62,6 +63,8 @@ enum Command {
     Login(login::Args),
     /// Forget a mailbox's sign-in
     Logout(logout::Args),
+    /// Send a message as a device would, and follow it to the provider's answer
+    SendTest(send_test::Args),
     /// Show accounts, tokens, last errors and live sessions
     Status(status::Args),
     /// The mail that gatepost has taken: what waits, what failed, try again, drop
@@ -102,6 +105,7 @@ async fn run_command(cli: Cli) -> Result<()> {
         Command::Password(command) => password::password(&file, command).await,
         Command::Login(args) => login::login(&file, args).await,
         Command::Logout(args) => logout::logout(&file, args).await,
+        Command::SendTest(args) => send_test::send_test(&file, args).await,
         Command::Status(args) => status::status(&file, args).await,
         Command::Spool(command) => spool::spool(&file, command).await,
         Command::Explain(args) => explain::explain(&args),

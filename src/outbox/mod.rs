@@ -2,6 +2,7 @@
 //!
 //! | files | what they do |
 //! | --- | --- |
+//! | `intake` | a session that brings messages |
 //! | `incoming`, `spool`, `entry`, `content`, `journal` | the spool on the disk |
 //! | `mend`, `straighten`, `header`, `address` | senders and headers, put right |
 //! | `dispatch`, `queue`, `worker` | what goes when, and what comes of it |
@@ -29,6 +30,7 @@ mod graph;
 mod hand;
 mod header;
 mod incoming;
+mod intake;
 mod journal;
 mod listing;
 mod mend;
@@ -53,6 +55,7 @@ pub use files::Stamp;
 pub use graph::{Graph, GraphCourier};
 pub use header::{Field, Header};
 pub use incoming::Incoming;
+pub use intake::{End, Intake, Taken, kept_as};
 pub use journal::{Event, Journal, What};
 pub use mend::{MendRules, Mended, mend};
 pub use mime::{Attachment, CannotCut, Cut, cut, header_recipients, sealed};

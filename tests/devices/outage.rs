@@ -38,7 +38,7 @@ async fn acceptance_never_waits_for_the_upstream() {
     assert!(control.sent().is_empty());
     let waiting = site.command(&["spool", "list", "--json"]);
     let waiting: serde_json::Value = serde_json::from_str(&waiting).unwrap();
-    assert_eq!(waiting.as_array().unwrap().len(), 10, "{waiting}");
+    assert_eq!(waiting["waiting"].as_array().unwrap().len(), 10, "{waiting}");
     control.set_mail_outage(false);
     control.set_token_outage(None);
     // Two retry periods and a bit.

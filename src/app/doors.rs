@@ -1,0 +1,109 @@
+//! The clients' side of a running proxy: sockets, certificates, and who may connect at all.
+//!
+//! Invariant: nobody finds a door open that no password closes.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::net::TcpListener;
+use tokio::time::sleep;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use crate::access::Access;
+use crate::config::{Config, Listener};
+use crate::connection::{Door, serve};
+use crate::net::{ServerTls, bind};
+use crate::vocabulary::{Protocol, TlsMode};
+
+/// Pause after a failure to accept, which is a lack of file descriptors or memory.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// EAFNOSUPPORT on Linux: IPv6 is switched off in the kernel.
+const AF_NOT_SUPPORTED: i32 = 97;
+
+/// Takes connections until the stop.
+pub(super) async fn accept(
+    door: Arc<Door>,
+    socket: TcpListener,
+    tracker: TaskTracker,
+    ids: Arc<AtomicU64>,
+) {
+    loop {
+        match socket.accept().await {
+            Ok((stream, peer)) => {
+                let id = ids.fetch_add(1, Ordering::Relaxed);
+                tracker.spawn(serve(Arc::clone(&door), stream, peer, id));
+            }
+            Err(error) => {
+                warn!(%error, "no connection can be accepted");
+                sleep(ACCEPT_AGAIN).await;
+            }
+        }
+    }
+}
+
+/// No login can work, and somebody else could be the first to make it. A device needs no login.
+pub(super) fn refuse_open_door(config: &Config, access: &Access) -> Result<()> {
+    let is_for_devices =
+        |listener: &Listener| listener.protocol == Protocol::Smtp && !config.devices.is_empty();
+    let mut listeners = config.listeners.iter().filter(|listener| !is_for_devices(listener));
+    let on_lan = listeners.find_map(|listener| {
+        listener.addresses.iter().find(|address| !address.is_loopback()).map(|a| (listener, a))
+    });
+    match on_lan {
+        Some((listener, address)) if access.is_empty() => bail!(
+            "{}, line {}: {address} is not on loopback, and there is no app password yet\n\
+             hint: gatepost password add MAILBOX",
+            config.file.display(),
+            listener.line
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// A socket for each address that this machine has.
+pub(super) fn bind_all(config: &Config) -> Result<Vec<(Arc<Listener>, TcpListener)>> {
+    let mut sockets = Vec::new();
+    for listener in &config.listeners {
+        for address in &listener.addresses {
+            match bind(address.address) {
+                Ok(socket) => sockets.push((Arc::clone(listener), socket)),
+                Err(error) if address.optional && is_absent(&error) => {
+                    info!(%address, "left out: this machine has no such address");
+                }
+                Err(error) => bail!(
+                    "{}, line {}: can't listen on {address}: {error}\n\
+                     hint: another program has that port, or it takes root; choose another one",
+                    config.file.display(),
+                    listener.line
+                ),
+            }
+        }
+    }
+    Ok(sockets)
+}
+
+fn is_absent(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::AddrNotAvailable | std::io::ErrorKind::Unsupported)
+        || error.raw_os_error() == Some(AF_NOT_SUPPORTED)
+}
+
+/// The certificate of a listener, made the first time if it has none of its own.
+pub(super) fn server_tls(config: &Config, listener: &Listener) -> Result<Option<ServerTls>> {
+    if listener.tls == TlsMode::None {
+        return Ok(None);
+    }
+    let tls = match &listener.certificate {
+        Some(files) => ServerTls::from_files(files),
+        None => {
+            let all = config.listeners.iter().flat_map(|listener| &listener.addresses);
+            let addresses: Vec<IpAddr> = all.map(|address| address.address.ip()).collect();
+            ServerTls::self_signed(&config.state_dir, &addresses)
+        }
+    };
+    tls.map(Some).with_context(|| format!("{}, line {}", config.file.display(), listener.line))
+}

@@ -1,0 +1,256 @@
+//! Takes one session's messages into the spool.
+//!
+//! Invariant: 250 is said when the message is on disk, and nothing here waits for the upstream.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{Incoming, Outbox, Source, Spool, SpoolError};
+use crate::config::Device;
+use crate::net::Stream;
+use crate::pace::Pace;
+use crate::protocol::{
+    AllowedRecipients, Closing, Envelope, Receiver, ReceiverRules, ReceiverStep, Reply,
+};
+use crate::vocabulary::BareLf;
+
+/// For the next octets of a client: RFC 5321 section 4.5.3.2.7 wants at least five minutes between commands, and
+/// three within a message.
+const SILENCE: Duration = Duration::from_secs(300);
+
+/// For writing to a client that does not read.
+const WRITE: Duration = Duration::from_secs(30);
+
+/// Octets read at a time: a message comes by the megabyte.
+const READ: usize = 16 * 1024;
+
+/// What a message is answered that is on disk; its id is behind it.
+const KEPT: &str = "2.0.0 kept as ";
+
+/// The id in the answer to a message that was spooled.
+pub fn kept_as(reply: &Reply) -> Option<&str> {
+    reply.text.strip_prefix(KEPT).filter(|_| reply.is_positive())
+}
+
+/// What a session's messages are taken with.
+pub struct Intake<'a> {
+    /// Where they go.
+    pub spool: &'a Spool,
+    /// Is told of each that is there.
+    pub outbox: &'a Outbox,
+    /// The device's rate.
+    pub pace: &'a Pace,
+    /// Octets of the largest message.
+    pub largest: u64,
+    /// What bare line feeds are.
+    pub bare_lf: BareLf,
+    /// Whose they are.
+    pub source: Source,
+    /// Who sends them, if it has not logged in.
+    pub device: Option<&'a Device>,
+    /// Ends the session, but not in the midst of a message.
+    pub stop: &'a CancellationToken,
+}
+
+/// What a session has brought.
+#[derive(Debug, Default)]
+pub struct Taken {
+    /// Messages on disk.
+    pub messages: u64,
+    /// Octets that came in.
+    pub octets: u64,
+    /// How it ended, if not by QUIT.
+    pub end: Option<End>,
+}
+
+/// How a session ends without QUIT.
+#[derive(Debug)]
+pub enum End {
+    /// By gatepost.
+    Closed(Closing),
+    /// The connection broke in the midst of a message.
+    Lost(io::Error),
+}
+
+impl fmt::Display for Taken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} messages taken", self.messages)?;
+        match &self.end {
+            None => Ok(()),
+            Some(End::Closed(closing)) => write!(f, ", then {}", closing.text()),
+            Some(End::Lost(error)) => write!(f, ", then broken off within a message: {error}"),
+        }
+    }
+}
+
+impl Intake<'_> {
+    /// Takes messages until the client leaves. `ahead` is what it has sent already.
+    pub async fn take(&self, stream: Stream, ahead: &[u8]) -> Taken {
+        let device = self.device;
+        let recipients = device.and_then(|device| device.recipients.clone());
+        let mut receiver = Receiver::new(ReceiverRules {
+            max_size: device
+                .and_then(|device| device.size)
+                .unwrap_or(self.largest)
+                .min(self.largest),
+            bare_lf: self.bare_lf,
+            recipients: recipients.map(AllowedRecipients::new),
+        });
+        receiver.push(ahead);
+        let mut session = Session {
+            intake: self,
+            stream,
+            receiver,
+            message: Message::None,
+            mends: Vec::new(),
+            taken: Taken::default(),
+        };
+        match session.run().await {
+            Ok(Closing::Quit) => {}
+            Ok(closing) => session.taken.end = Some(End::Closed(closing)),
+            // Old devices leave without QUIT, with a reset.
+            Err(_) if matches!(session.message, Message::None) => {}
+            Err(error) => session.taken.end = Some(End::Lost(error)),
+        }
+        session.taken
+    }
+}
+
+/// The message that is coming in.
+enum Message {
+    None,
+    Whole(Incoming),
+    /// It can't be kept; the client hears it at the end (RFC 5321 section 4.2.5).
+    Lost(Reply),
+}
+
+struct Session<'a> {
+    intake: &'a Intake<'a>,
+    stream: Stream,
+    receiver: Receiver,
+    message: Message,
+    /// Of the envelope of the message that is coming in.
+    mends: Vec<String>,
+    taken: Taken,
+}
+
+impl Session<'_> {
+    async fn run(&mut self) -> io::Result<Closing> {
+        loop {
+            match self.receiver.step() {
+                ReceiverStep::Read => {
+                    if let Some(closing) = self.read().await? {
+                        return self.close(closing).await;
+                    }
+                }
+                ReceiverStep::Write(reply) => self.write(&reply).await?,
+                ReceiverStep::Content(envelope, mends) => self.begin(envelope, mends).await,
+                ReceiverStep::Chunk(octets) => self.keep(&octets).await,
+                ReceiverStep::End(mends) => {
+                    let reply = self.commit(mends).await;
+                    self.receiver.finish(&reply);
+                }
+                ReceiverStep::Abort(reason) => {
+                    info!(reason, "message refused");
+                    self.message = Message::None;
+                }
+                ReceiverStep::Close(closing) => return self.close(closing).await,
+            }
+        }
+    }
+
+    /// A message begins: there is room for it, or the client hears at once that there is none.
+    async fn begin(&mut self, envelope: Envelope, mends: Vec<String>) {
+        let Intake { spool, source, device, pace, .. } = self.intake;
+        if let Some(device) = device.filter(|device| !pace.device_may_send(device)) {
+            let rate = device.rate.unwrap_or_default();
+            let text =
+                format!("4.7.1 {:?} may send {rate} messages a minute; try again", device.name);
+            return self.receiver.refuse(&Reply::new(450, text));
+        }
+        self.mends = mends;
+        match spool.receive(source.clone(), envelope).await {
+            Ok(incoming) => {
+                self.message = Message::Whole(incoming);
+                self.receiver.go_on();
+            }
+            Err(error) => self.receiver.refuse(&no_room(&error)),
+        }
+    }
+
+    async fn keep(&mut self, octets: &[u8]) {
+        if let Message::Whole(incoming) = &mut self.message
+            && let Err(error) = incoming.write(octets).await
+        {
+            self.message = Message::Lost(no_room(&error));
+        }
+    }
+
+    async fn commit(&mut self, mends: Vec<String>) -> Reply {
+        self.mends.extend(mends);
+        let mends = std::mem::take(&mut self.mends);
+        match std::mem::replace(&mut self.message, Message::None) {
+            Message::Whole(incoming) => match incoming.commit(mends).await {
+                Ok(entry) => {
+                    self.taken.messages += 1;
+                    let reply = Reply::new(250, format!("{KEPT}{}", entry.id));
+                    self.intake.outbox.arrived(entry);
+                    reply
+                }
+                Err(error) => no_room(&error),
+            },
+            Message::Lost(reply) => reply,
+            Message::None => Reply::new(451, "4.3.0 there is no message"),
+        }
+    }
+
+    /// Reads once; `Some`: the session ends instead. A message that is coming in may come to its end at a stop.
+    async fn read(&mut self) -> io::Result<Option<Closing>> {
+        let mut buffer = [0; READ];
+        let within = matches!(self.message, Message::Whole(_));
+        let read = tokio::select! {
+            () = self.intake.stop.cancelled(), if !within => return Ok(Some(Closing::ShuttingDown)),
+            read = timeout(SILENCE, self.stream.read(&mut buffer)) => read,
+        };
+        let Ok(read) = read else { return Ok(Some(Closing::Idle)) };
+        match buffer.get(..read?).filter(|octets| !octets.is_empty()) {
+            None => Err(io::ErrorKind::UnexpectedEof.into()),
+            Some(octets) => {
+                self.taken.octets += octets.len() as u64;
+                self.receiver.push(octets);
+                Ok(None)
+            }
+        }
+    }
+
+    async fn write(&mut self, reply: &[u8]) -> io::Result<()> {
+        let write = async {
+            self.stream.write_all(reply).await?;
+            self.stream.flush().await
+        };
+        timeout(WRITE, write).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// A client that is gone does not hear the goodbye.
+    async fn close(&mut self, closing: Closing) -> io::Result<Closing> {
+        let goodbye = self.receiver.goodbye(closing);
+        let _ = self.write(&goodbye).await;
+        let _ = self.stream.shutdown().await;
+        Ok(closing)
+    }
+}
+
+/// RFC 3463 section 3.4: the mail system is full. Whatever the disk's trouble is, the device shall try again.
+fn no_room(error: &SpoolError) -> Reply {
+    warn!(%error, "a message is not taken");
+    match error.is_full() {
+        true => Reply::new(452, "4.3.1 the spool is full; try again later"),
+        false => Reply::new(452, "4.3.1 the spool can't be written; try again later"),
+    }
+}
