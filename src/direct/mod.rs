@@ -316,7 +316,8 @@ where
     /// Ready when it has ended a session that stands in others' way.
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(turn) = &self.turn else { return Poll::Pending };
-        if !self.watch.is_idle() || self.client.closed {
+        // A client whose MAIL waits for its turn is not the one who does nothing.
+        if !self.watch.is_idle() || self.asking.is_some() || self.client.closed {
             return Poll::Pending;
         }
         while self.idle.as_mut().poll(cx).is_ready() {

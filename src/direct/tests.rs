@@ -134,12 +134,17 @@ async fn a_message_in_the_making_is_not_given_up() {
 
 #[tokio::test]
 async fn mail_waits_for_its_minute_and_what_is_behind_it_too() {
-    let world = World::new("messages_per_minute = 1, wait = \"70s\"").await;
+    let world = World::new("connections = 2, messages_per_minute = 1, wait = \"70s\"").await;
     let mut session = world.session().await;
+    let mut other = world.session().await;
+    let (pace, account) = (Arc::clone(&world.pace), Arc::clone(&world.account));
+    // Others wait for a connection meanwhile, but it is not idle.
+    let _waiting = tokio::spawn(async move { pace.turn(&account).await });
     session.exchange("MAIL FROM:<a@b>\r\n", "250 fine\r\n").await;
     session.exchange("RSET\r\n", "250 reset\r\n").await;
     let begun = Instant::now();
     session.client.write_all(b"NOOP\r\nMAIL FROM:<c@d>\r\nRCPT TO:<e@f>\r\n").await.unwrap();
+    other.client.write_all(b"NOOP\r\n").await.unwrap();
     assert_eq!(line(&mut session.upstream).await, "NOOP\r\n");
     assert_eq!(begun.elapsed(), Duration::ZERO);
     session.upstream.write_all(b"250 noop\r\n").await.unwrap();
@@ -148,9 +153,8 @@ async fn mail_waits_for_its_minute_and_what_is_behind_it_too() {
     assert_eq!(begun.elapsed().as_secs(), 61);
     assert_eq!(line(&mut session.upstream).await, "RCPT TO:<e@f>\r\n");
     // This one's message goes on: another one's turn does not come within the bound.
-    let mut other = world.session().await;
     let begun = Instant::now();
-    other.client.write_all(b"NOOP\r\nMAIL FROM:<a@b>\r\nRCPT TO:<a@b>\r\n").await.unwrap();
+    other.client.write_all(b"MAIL FROM:<a@b>\r\nRCPT TO:<a@b>\r\n").await.unwrap();
     assert_eq!(line(&mut other.upstream).await, "NOOP\r\n");
     sleep(Duration::from_secs(69)).await;
     other.upstream.write_all(b"250 noop\r\n").await.unwrap();
