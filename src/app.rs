@@ -29,7 +29,7 @@ use crate::oauth::{Tokens, watch_expiry};
 use crate::outbox::{Outbox, OutboxParts, Spool};
 use crate::pace::Pace;
 use crate::sessions::Sessions;
-use crate::store::{SessionBoard, Store};
+use crate::store::{LiveSessions, SessionBoard, Store};
 use crate::vocabulary::Protocol;
 use doors::{accept, bind_all, refuse_open_door, server_tls};
 use providers::Providers;
@@ -108,8 +108,8 @@ impl App {
         let mut app = Self { listening: Vec::new(), store, pace, tracker, stop, cut };
         app.open_doors(sockets, &gate, &mut providers)?;
         app.spawn(watch_store(app.store.clone(), gate));
-        app.spawn(show_sessions(config.state_dir.clone(), sessions));
         let pace = Arc::clone(&app.pace);
+        app.spawn(show_sessions(config.state_dir.clone(), sessions, Arc::clone(&pace)));
         app.spawn(async move { pace.keep_saving().await });
         let store = app.store.clone();
         app.spawn(async move { watch_expiry(&config.accounts, &store, &clock, &attention).await });
@@ -157,7 +157,8 @@ impl App {
             self.listening.push((listener.protocol, socket.local_addr()?));
             doors.push((Arc::new(Door { listener, server, tls, gate: Arc::clone(gate) }), socket));
         }
-        for server in providers.servers(Protocol::Smtp).cloned() {
+        for server in providers.servers(Protocol::Smtp) {
+            let server = Arc::clone(server);
             self.spawn(async move { drop(server.keywords().await) });
         }
         for (door, socket) in doors {
@@ -195,7 +196,7 @@ async fn look_at_store(store: &Store, gate: &Gate, seen: &mut Option<i64>) -> Re
     Ok(())
 }
 
-async fn show_sessions(state_dir: PathBuf, sessions: Arc<Sessions>) {
+async fn show_sessions(state_dir: PathBuf, sessions: Arc<Sessions>, pace: Arc<Pace>) {
     let board = match SessionBoard::open(&state_dir) {
         Ok(board) => board,
         Err(error) => {
@@ -203,12 +204,16 @@ async fn show_sessions(state_dir: PathBuf, sessions: Arc<Sessions>) {
             return;
         }
     };
+    let mut shown = None;
     loop {
-        if let Err(error) = board.show(&sessions.live()) {
-            warn!(%error, "gatepost status will not show the sessions");
+        let live = LiveSessions { limits: pace.usage(), ..sessions.live() };
+        if shown.as_ref() != Some(&live) {
+            if let Err(error) = board.show(&live) {
+                warn!(%error, "gatepost status will not show the sessions");
+            }
+            shown = Some(live);
         }
         sleep(SHOW).await;
-        sessions.changed().await;
     }
 }
 

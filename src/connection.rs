@@ -103,6 +103,9 @@ struct Guest {
     device: Option<Arc<Device>>,
 }
 
+/// A client that is let in, and its session upstream if it has one.
+type LetIn = (Client, Guest, Option<(Session, Turn)>);
+
 /// Serves one connection and logs how it ended.
 pub async fn serve(door: Arc<Door>, socket: TcpStream, peer: SocketAddr, id: u64) {
     let listener = door.listener.protocol;
@@ -147,8 +150,17 @@ impl Connection {
         gate.sessions.mismatch(&listener.name(), kind, self.peer.ip());
     }
 
-    /// The whole way.
+    /// The whole way. Its two halves are boxed, so that a session does not keep the memory of its login.
     async fn pass(&mut self, socket: TcpStream) -> Result<Ending, Ending> {
+        let (client, guest, upstream) = Box::pin(self.let_in(socket)).await?;
+        match upstream {
+            Some((session, turn)) => Box::pin(self.relay(client, guest, session, turn)).await,
+            None => Box::pin(self.take_mail(client, guest)).await,
+        }
+    }
+
+    /// Up to a login that is let through, and a session upstream, unless gatepost takes the mail itself.
+    async fn let_in(&mut self, socket: TcpStream) -> Result<LetIn, Ending> {
         let mut deadline = Instant::now() + LOGIN;
         let mut client = self.greet(socket, deadline).await?;
         loop {
@@ -157,10 +169,10 @@ impl Connection {
             let (is_device, asked_at) = (matches!(asked, Asked::Device), Instant::now());
             let refusal = match self.identify(asked).await {
                 Ok(guest) if self.door.listener.delivery == Delivery::Spool => {
-                    return self.take_mail(client, guest).await;
+                    return Ok((client, guest, None));
                 }
                 Ok(guest) => match client.stays_for(self.reach(&guest.account)).await? {
-                    Ok((session, turn)) => return self.relay(client, guest, session, turn).await,
+                    Ok(upstream) => return Ok((client, guest, Some(upstream))),
                     Err(refusal) => refusal,
                 },
                 Err(refusal) => refusal,
@@ -259,14 +271,15 @@ impl Connection {
         let Guest { account, device, .. } = guest;
         let protocol = self.door.listener.protocol;
         let _counted = sessions.enter(&account.mailbox, protocol);
-        let (mut stream, mut reply, ahead) = client.let_in(&session.welcome, device.is_some());
+        let (mut stream, mut reply, ahead) = client.accept(&session.welcome, device.is_some());
         let Session { stream: mut upstream, mut unread, .. } = session;
         debug!("logged in");
         let relayed = async {
             if protocol == Protocol::Smtp {
                 write(&mut stream, &reply).await?;
                 let submission = Submission { pace: Arc::clone(pace), turn, account, device };
-                return Ok(relay_submission(stream, upstream, ahead, unread, submission).await);
+                let relayed = relay_submission(stream, upstream, ahead, unread, submission);
+                return Ok(Box::pin(relayed).await);
             }
             reply.append(&mut unread);
             write(&mut stream, &reply).await?;
@@ -284,7 +297,7 @@ impl Connection {
         let Door { listener, gate, .. } = &*self.door;
         let Guest { account, name, device } = guest;
         let _counted = gate.sessions.enter(&account.mailbox, listener.protocol);
-        let (mut stream, reply, ahead) = client.let_in(&Welcome::default(), device.is_some());
+        let (mut stream, reply, ahead) = client.accept(&Welcome::default(), device.is_some());
         write(&mut stream, &reply).await?;
         let intake = Intake {
             spool: &gate.spool,

@@ -177,7 +177,7 @@ fn an_app_by_itself_from_nothing_to_a_login() {
     // The password alone, and nowhere else.
     let password = String::from_utf8(made.stdout).unwrap();
     let password = password.strip_suffix('\n').unwrap();
-    assert_eq!((password.len(), password.matches('-').count()), (23, 2), "{password:?}");
+    assert_eq!((password.len(), password.matches('-').count()), (23, 3), "{password:?}");
     assert!(!said.contains(password));
     for word in ["IMAP", "SMTP", "localhost", JANE, "gatepost run", "gatepost doctor", "signed in"]
     {

@@ -13,7 +13,9 @@ use crate::config::{Account, Config};
 use crate::explain;
 use crate::oauth::Principal;
 use crate::outbox::Summary;
-use crate::store::{LiveSessions, PasswordRecord, SessionBoard, Store, Token, TokenFault};
+use crate::store::{
+    LiveSessions, MailboxUse, PasswordRecord, SessionBoard, Store, Token, TokenFault,
+};
 use crate::vocabulary::{Resource, Way};
 
 #[derive(clap::Args)]
@@ -30,6 +32,8 @@ struct Status {
     accounts: Vec<AccountStatus>,
     /// Mailboxes that have spooled mail.
     spool: Vec<Summary>,
+    /// What mailboxes use of the provider's limits, as they log in there.
+    limits: Vec<MailboxUse>,
 }
 
 #[derive(Serialize)]
@@ -75,7 +79,9 @@ pub(super) async fn status(file: &Path, args: Args) -> Result<()> {
         accounts.push(of_account(&config, account, &store, &passwords, &live).await?);
     }
     let spool = spool::status(&config).await?;
-    let status = Status { proxies: live.iter().map(|live| live.pid).collect(), accounts, spool };
+    let proxies = live.iter().map(|live| live.pid).collect();
+    let limits = live.into_iter().flat_map(|live| live.limits).collect();
+    let status = Status { proxies, accounts, spool, limits };
     match args.json {
         true => ui::out(&serde_json::to_string_pretty(&status)?),
         false => show(&status),
@@ -212,9 +218,31 @@ fn show(status: &Status) -> Result<()> {
             show_graph(&account.mailbox, graph, now)?;
         }
     }
+    show_limits(&status.limits, now)?;
     spool::show_status(&status.spool, now)?;
     if status.proxies.is_empty() {
         ui::say("no proxy is running on this store");
+    }
+    Ok(())
+}
+
+/// What stands in the way of mail, or soon will.
+fn show_limits(limits: &[MailboxUse], now: Timestamp) -> Result<()> {
+    for MailboxUse { mailbox, waiting, recipients, held, .. } in limits {
+        if let (used, Some(limit)) = recipients
+            && used * 10 >= u64::from(*limit) * 9
+        {
+            ui::out(&format!("{mailbox}: {used} of {limit} recipients in the last 24 h"))?;
+        }
+        if *waiting > 0 {
+            ui::out(&format!("{mailbox}: {waiting} wait for an SMTP connection"))?;
+        }
+        for (protocol, until) in held.iter().filter(|(_, until)| *until > now) {
+            let left = ui::duration(until.saturating_since(now));
+            ui::out(&format!(
+                "{mailbox}: {protocol} is left alone for {left}, as the provider asked"
+            ))?;
+        }
     }
     Ok(())
 }

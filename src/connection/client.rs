@@ -157,7 +157,7 @@ impl Client {
 
     /// The connection, the answer to the login, and what the client has sent behind it. A device awaits no answer:
     /// what it has sent begins with its MAIL.
-    pub(super) fn let_in(self, welcome: &Welcome, device: bool) -> (Stream, Vec<u8>, Vec<u8>) {
+    pub(super) fn accept(self, welcome: &Welcome, device: bool) -> (Stream, Vec<u8>, Vec<u8>) {
         let (reply, ahead) = match device {
             true => (Vec::new(), self.frontend.into_unread()),
             false => self.frontend.accept(welcome),

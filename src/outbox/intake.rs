@@ -106,7 +106,9 @@ impl Intake<'_> {
         let mut session = Session {
             intake: self,
             stream,
+            buffer: vec![0; READ],
             receiver,
+            replies: Vec::new(),
             message: Message::None,
             mends: Vec::new(),
             taken: Taken::default(),
@@ -125,7 +127,7 @@ impl Intake<'_> {
 /// The message that is coming in.
 enum Message {
     None,
-    Whole(Incoming),
+    Whole(Box<Incoming>),
     /// It can't be kept; the client hears it at the end (RFC 5321 section 4.2.5).
     Lost(Reply),
 }
@@ -133,7 +135,10 @@ enum Message {
 struct Session<'a> {
     intake: &'a Intake<'a>,
     stream: Stream,
+    buffer: Vec<u8>,
     receiver: Receiver,
+    /// Replies that wait until the client is awaited: a pipelining client gets them in one write (RFC 2920).
+    replies: Vec<u8>,
     message: Message,
     /// Of the envelope of the message that is coming in.
     mends: Vec<String>,
@@ -149,7 +154,7 @@ impl Session<'_> {
                         return self.close(closing).await;
                     }
                 }
-                ReceiverStep::Write(reply) => self.write(&reply).await?,
+                ReceiverStep::Write(reply) => self.replies.extend_from_slice(&reply),
                 ReceiverStep::Content(envelope, mends) => self.begin(envelope, mends).await,
                 ReceiverStep::Chunk(octets) => self.keep(&octets).await,
                 ReceiverStep::End(mends) => {
@@ -177,7 +182,7 @@ impl Session<'_> {
         self.mends = mends;
         match spool.receive(source.clone(), envelope).await {
             Ok(incoming) => {
-                self.message = Message::Whole(incoming);
+                self.message = Message::Whole(Box::new(incoming));
                 self.receiver.go_on();
             }
             Err(error) => self.receiver.refuse(&no_room(&error)),
@@ -212,14 +217,14 @@ impl Session<'_> {
 
     /// Reads once; `Some`: the session ends instead. A message that is coming in may come to its end at a stop.
     async fn read(&mut self) -> io::Result<Option<Closing>> {
-        let mut buffer = [0; READ];
+        self.write().await?;
         let within = matches!(self.message, Message::Whole(_));
         let read = tokio::select! {
             () = self.intake.stop.cancelled(), if !within => return Ok(Some(Closing::ShuttingDown)),
-            read = timeout(SILENCE, self.stream.read(&mut buffer)) => read,
+            read = timeout(SILENCE, self.stream.read(&mut self.buffer)) => read,
         };
         let Ok(read) = read else { return Ok(Some(Closing::Idle)) };
-        match buffer.get(..read?).filter(|octets| !octets.is_empty()) {
+        match self.buffer.get(..read?).filter(|octets| !octets.is_empty()) {
             None => Err(io::ErrorKind::UnexpectedEof.into()),
             Some(octets) => {
                 self.taken.octets += octets.len() as u64;
@@ -229,9 +234,13 @@ impl Session<'_> {
         }
     }
 
-    async fn write(&mut self, reply: &[u8]) -> io::Result<()> {
+    async fn write(&mut self) -> io::Result<()> {
+        let replies = std::mem::take(&mut self.replies);
+        if replies.is_empty() {
+            return Ok(());
+        }
         let write = async {
-            self.stream.write_all(reply).await?;
+            self.stream.write_all(&replies).await?;
             self.stream.flush().await
         };
         timeout(WRITE, write).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
@@ -240,7 +249,8 @@ impl Session<'_> {
     /// A client that is gone does not hear the goodbye.
     async fn close(&mut self, closing: Closing) -> io::Result<Closing> {
         let goodbye = self.receiver.goodbye(closing);
-        let _ = self.write(&goodbye).await;
+        self.replies.extend_from_slice(&goodbye);
+        let _ = self.write().await;
         let _ = self.stream.shutdown().await;
         Ok(closing)
     }

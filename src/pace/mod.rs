@@ -15,16 +15,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
 use crate::attention::{Attention, Call};
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Clock;
 use crate::config::{Account, Device, Limits};
 use crate::protocol::Refusal;
-use crate::store::{Store, StoreError};
+use crate::store::{MailboxUse, Store, StoreError};
 use crate::vocabulary::Protocol;
 use usage::Counts;
 use window::{Slot, Window};
@@ -99,23 +98,6 @@ pub struct Turn {
     /// The message that is on its way. Before the place: its end is counted when the place is still taken.
     message: Mutex<Option<Slot>>,
     _place: Option<OwnedSemaphorePermit>,
-}
-
-/// How much of its limits a mailbox uses, for people.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MailboxUse {
-    /// As it logs in at the provider.
-    pub mailbox: String,
-    /// SMTP connections in use, and the limit.
-    pub connections: (usize, Option<u32>),
-    /// Sessions and deliveries that wait for a connection.
-    pub waiting: usize,
-    /// Messages of the last minute, and the limit.
-    pub messages: (usize, Option<u32>),
-    /// Recipients of the last 24 hours, and the limit.
-    pub recipients: (u64, Option<u32>),
-    /// By which protocols it is held back, and until when.
-    pub held: Vec<(Protocol, Timestamp)>,
 }
 
 impl Pace {

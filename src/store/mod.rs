@@ -22,7 +22,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 
 pub use faults::TokenFault;
 pub use passwords::{Hash, PasswordRecord};
-pub use sessions::{LiveSessions, Mismatch, MismatchKind, SessionBoard};
+pub use sessions::{LiveSessions, MailboxUse, Mismatch, MismatchKind, SessionBoard};
 pub use tokens::{Saved, StoredToken, Token};
 pub use turns::Turn;
 pub use usage::Usage;

@@ -1,4 +1,4 @@
-//! The live sessions of running proxies, for `gatepost status`.
+//! The live sessions of running proxies and what they use of the provider's limits, for `gatepost status`.
 //!
 //! Each proxy writes a small file of its own beside the store and holds a lock on another while it runs;
 //! what a proxy that is gone has left behind is removed by the next reader.
@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
+use crate::vocabulary::Protocol;
 
 /// Sessions of one proxy by mailbox and protocol.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +25,26 @@ pub struct LiveSessions {
     /// The last client of a listener that began in the wrong way, by the listener's address.
     #[serde(default)]
     pub mismatches: BTreeMap<String, Mismatch>,
+    /// How much of their limits the mailboxes use.
+    #[serde(default)]
+    pub limits: Vec<MailboxUse>,
+}
+
+/// How much of its limits a mailbox uses, for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MailboxUse {
+    /// As it logs in at the provider.
+    pub mailbox: String,
+    /// SMTP connections in use, and the limit.
+    pub connections: (usize, Option<u32>),
+    /// Sessions and deliveries that wait for a connection.
+    pub waiting: usize,
+    /// Messages of the last minute, and the limit.
+    pub messages: (usize, Option<u32>),
+    /// Recipients of the last 24 hours, and the limit.
+    pub recipients: (u64, Option<u32>),
+    /// By which protocols it is held back, and until when.
+    pub held: Vec<(Protocol, Timestamp)>,
 }
 
 /// A client that is set otherwise than its listener.

@@ -141,8 +141,8 @@ async fn follow(spool: &Spool, account: &Account, id: &str, wait: Duration) -> R
 }
 
 fn last_words(entry: &Entry) -> String {
-    let refused = entry.progress.refused.iter().map(|(_, said)| said.clone());
-    refused.last().or_else(|| entry.progress.last_error.clone()).unwrap_or_default()
+    let refused = entry.progress.refused.last().map(|(_, said)| said);
+    refused.or(entry.progress.last_error.as_ref()).cloned().unwrap_or_default()
 }
 
 /// What was said, what it means, and what to do.
