@@ -214,6 +214,8 @@ async fn show_sessions(state_dir: PathBuf, sessions: Arc<Sessions>, pace: Arc<Pa
             shown = Some(live);
         }
         sleep(SHOW).await;
+        // Sessions are shown as they come and go; what they use meanwhile, some time.
+        let _ = timeout(SHOW, sessions.changed()).await;
     }
 }
 

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::Notify;
+
 use crate::clock::Clock;
 use crate::store::{LiveSessions, Mismatch, MismatchKind};
 use crate::vocabulary::Protocol;
@@ -13,6 +15,7 @@ use crate::vocabulary::Protocol;
 pub struct Sessions {
     counts: Mutex<BTreeMap<(String, Protocol), u64>>,
     mismatches: Mutex<BTreeMap<String, Mismatch>>,
+    changed: Notify,
 }
 
 /// A session that counts until it is dropped.
@@ -36,6 +39,12 @@ impl Sessions {
         let count = mismatches.get(listener).map_or(0, |former| former.count) + 1;
         let mismatch = Mismatch { kind, peer: peer.to_string(), at, count };
         mismatches.insert(listener.to_owned(), mismatch);
+        self.changed.notify_one();
+    }
+
+    /// Waits until sessions have come or gone since the last time.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
     }
 
     /// How many there are.
@@ -58,6 +67,7 @@ impl Sessions {
             0 => counts.remove(key),
             _ => counts.insert(key.clone(), count),
         };
+        self.changed.notify_one();
     }
 }
 
