@@ -203,7 +203,6 @@ impl Connection {
             Asked::Login(login) => self.check(login).await?,
             Asked::Device => self.device()?,
         };
-        Span::current().record("account", guest.account.mailbox.as_str());
         Span::current().record("device", guest.name.as_str());
         self.suits(&guest.account)?;
         Ok(guest)
@@ -225,6 +224,7 @@ impl Connection {
         let device = self.door.gate.config.device(self.peer.ip());
         let device = device.cloned().ok_or(Refusal::NotAllowedFromHere)?;
         let (account, name) = (Arc::clone(&device.account), device.name.clone());
+        Span::current().record("account", account.mailbox.as_str());
         Ok(Guest { account, name, device: Some(device) })
     }
 

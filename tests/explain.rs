@@ -62,6 +62,7 @@ fn every_refusal() {
         Refusal::NotAllowedFromHere,
         Refusal::SignInNeeded { mailbox: "jane@contoso.example".into() },
         Refusal::Throttled,
+        Refusal::NoTurn { reason: said() },
         Refusal::UpstreamBusy { said: said() },
         Refusal::UpstreamDown { reason: said() },
         Refusal::NotPermitted { said: said() },

@@ -41,16 +41,23 @@ fn of_mailbox(summary: Summary) -> Vec<Finding> {
     let age = oldest_at.map(|at| Clock::system().now().saturating_since(at));
     if let Some(age) = age.filter(|age| *age >= LONG) {
         let hours = age.as_secs() / 3600;
-        let what = format!("{waiting} messages wait, the oldest for {hours} h{said}");
+        let what = format!("{}: the oldest waits for {hours} h{said}", messages(waiting));
         let otherwise = "`gatepost spool list` shows them; gatepost goes on trying";
         let remedy = remedy.clone().unwrap_or_else(|| otherwise.into());
         findings.push(Finding::warning(Code::MailWaiting, &mailbox, what, remedy));
     }
     if failed > 0 {
-        let what = format!("{failed} messages could not be delivered{said}");
+        let what = format!("{} could not be delivered{said}", messages(failed));
         let remedy = remedy.map(|remedy| format!("{remedy}; then ")).unwrap_or_default()
             + "`gatepost spool list --failed` shows them, `gatepost spool retry ID` tries one again";
         findings.push(Finding::warning(Code::MailFailed, &mailbox, what, remedy));
     }
     findings
+}
+
+fn messages(count: usize) -> String {
+    match count {
+        1 => "1 message".into(),
+        count => format!("{count} messages"),
+    }
 }

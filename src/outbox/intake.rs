@@ -80,7 +80,10 @@ pub enum End {
 
 impl fmt::Display for Taken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} messages taken", self.messages)?;
+        match self.messages {
+            1 => f.write_str("1 message taken")?,
+            count => write!(f, "{count} messages taken")?,
+        }
         match &self.end {
             None => Ok(()),
             Some(End::Closed(closing)) => write!(f, ", then {}", closing.text()),
