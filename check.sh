@@ -16,7 +16,7 @@ main() {
   step format cargo fmt --all --check
   step lints cargo clippy --all-targets -- -D warnings
   step tests cargo test --no-fail-fast
-  step slow cargo test --no-fail-fast --test guard -- --ignored
+  step slow cargo test --no-fail-fast --test guard --test devices --test spool -- --ignored --skip thirty_messages
   step build cargo build
   step real real_parts "$build"
   printf '\n%s' "$times"
