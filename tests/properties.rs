@@ -3,6 +3,9 @@
 //! Invariant: each property drives the machines the way a connection does, with the input split anywhere.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+#[path = "support/pieces.rs"]
+mod pieces;
+
 use std::collections::VecDeque;
 
 use base64::Engine;
@@ -13,6 +16,7 @@ use gatepost::protocol::{
 };
 use gatepost::secret::Secret;
 use gatepost::vocabulary::{Protocol, TlsMode};
+use pieces::split;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
@@ -379,21 +383,6 @@ fn input(words: &'static [&'static str]) -> impl Strategy<Value = Vec<u8>> {
     let long =
         (any::<u8>(), 12_000_usize..13_000).prop_map(|(octet, count)| vec![vec![octet; count]]);
     prop_oneof![60 => parts, 1 => long].prop_map(|parts| parts.concat())
-}
-
-/// Pieces of these sizes, over and over.
-fn split(input: &[u8], sizes: &[usize]) -> VecDeque<Vec<u8>> {
-    let mut pieces = VecDeque::new();
-    let mut rest = input;
-    for &size in sizes.iter().cycle() {
-        if rest.is_empty() {
-            break;
-        }
-        let (piece, behind) = rest.split_at(size.min(rest.len()));
-        pieces.push_back(piece.to_vec());
-        rest = behind;
-    }
-    pieces
 }
 
 /// Whole lines of printable ASCII.

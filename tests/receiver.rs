@@ -4,6 +4,9 @@
 //! Invariant: the models here look at the message as a whole and know nothing of states.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+#[path = "support/pieces.rs"]
+mod pieces;
+
 use std::collections::VecDeque;
 
 use gatepost::protocol::{
@@ -11,6 +14,7 @@ use gatepost::protocol::{
     ReceiverRules, ReceiverStep, Recipient, Reply, spool_keywords,
 };
 use gatepost::vocabulary::{BareLf, Protocol};
+use pieces::split;
 use proptest::prelude::*;
 use proptest::sample::select;
 
@@ -474,19 +478,4 @@ fn input() -> impl Strategy<Value = Vec<u8>> {
     let noise = prop::collection::vec(any::<u8>(), 0..8);
     let part = prop_oneof![14 => word, 1 => noise];
     prop::collection::vec(part, 0..40).prop_map(|parts| parts.concat())
-}
-
-/// Pieces of these sizes, over and over.
-fn split(input: &[u8], sizes: &[usize]) -> VecDeque<Vec<u8>> {
-    let mut pieces = VecDeque::new();
-    let mut rest = input;
-    for &size in sizes.iter().cycle() {
-        if rest.is_empty() {
-            break;
-        }
-        let (piece, behind) = rest.split_at(size.min(rest.len()));
-        pieces.push_back(piece.to_vec());
-        rest = behind;
-    }
-    pieces
 }

@@ -40,7 +40,20 @@ struct Status {
 struct AccountStatus {
     mailbox: String,
     app: String,
-    /// `ready`, `waiting` (no usable token yet), `sign_in_needed`.
+    #[serde(flatten)]
+    token: TokenStatus,
+    /// Of an account that sends by Microsoft Graph: it has tokens of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    graph: Option<TokenStatus>,
+    passwords: usize,
+    /// Live sessions by protocol.
+    sessions: BTreeMap<String, u64>,
+}
+
+#[derive(Serialize)]
+struct TokenStatus {
+    /// `ready`, `waiting` (no usable token yet), `sign_in_needed`; of Microsoft Graph, without which mail goes on,
+    /// `refused`.
     state: &'static str,
     /// Milliseconds since 1970.
     token_expires_at: Option<Timestamp>,
@@ -51,23 +64,35 @@ struct AccountStatus {
     remedy: Option<String>,
     /// Milliseconds since 1970.
     last_error_at: Option<Timestamp>,
-    /// Of an account that sends by Microsoft Graph: it has tokens of its own.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    graph: Option<GraphStatus>,
-    passwords: usize,
-    /// Live sessions by protocol.
-    sessions: BTreeMap<String, u64>,
 }
 
-#[derive(Serialize)]
-struct GraphStatus {
-    /// `ready`, `waiting`, `refused`: mail goes on then.
-    state: &'static str,
-    token_expires_at: Option<Timestamp>,
-    last_error: Option<String>,
-    last_error_trace: Option<String>,
-    remedy: Option<String>,
-    last_error_at: Option<Timestamp>,
+impl TokenStatus {
+    fn new(
+        state: &'static str,
+        token_expires_at: Option<Timestamp>,
+        fault: Option<TokenFault>,
+        remedy: Option<String>,
+    ) -> Self {
+        let last_error_at = fault.as_ref().map(|fault| fault.at);
+        let (last_error, trace) = fault.map(|fault| (fault.error, fault.trace)).unzip();
+        let last_error_trace = trace.filter(|trace| !trace.is_empty());
+        Self { state, token_expires_at, last_error, last_error_trace, remedy, last_error_at }
+    }
+
+    /// What is wrong, in lines that begin with `whose`.
+    fn show(&self, whose: &str, now: Timestamp) -> Result<()> {
+        if let (Some(error), Some(at)) = (&self.last_error, self.last_error_at) {
+            let ago = ui::duration(now.saturating_since(at));
+            ui::out(&format!("{whose}: {ago} ago: {error}"))?;
+            if let Some(trace) = &self.last_error_trace {
+                ui::out(&format!("{whose}: for support: {trace}"))?;
+            }
+        }
+        match &self.remedy {
+            Some(remedy) => ui::out(&format!("{whose}: remedy: {remedy}")),
+            None => Ok(()),
+        }
+    }
 }
 
 pub(super) async fn status(file: &Path, args: Args) -> Result<()> {
@@ -109,24 +134,19 @@ async fn of_account(
     for (protocol, count) in of_mailboxes.filter(|(mailbox, _)| own(mailbox)).flat_map(|of| of.1) {
         *sessions.entry(protocol.clone()).or_insert(0) += count;
     }
-    let trace = fault.as_ref().map(|fault| fault.trace.clone());
     let state = state(account, token.as_ref(), expires_at, fault.as_ref());
+    let remedy = remedy(account, state, fault.as_ref());
     Ok(AccountStatus {
         mailbox: account.mailbox.clone(),
         app: account.app.name.clone(),
-        state,
-        token_expires_at: expires_at,
-        last_error_at: fault.as_ref().map(|fault| fault.at),
-        remedy: remedy(account, state, fault.as_ref()),
-        last_error: fault.map(|fault| fault.error),
-        last_error_trace: trace.filter(|trace| !trace.is_empty()),
+        token: TokenStatus::new(state, expires_at, fault, remedy),
         graph,
         passwords: passwords.iter().filter(|record| own(&record.mailbox)).count(),
         sessions,
     })
 }
 
-fn graph(account: &Account, token: Option<&Token>, fault: Option<TokenFault>) -> GraphStatus {
+fn graph(account: &Account, token: Option<&Token>, fault: Option<TokenFault>) -> TokenStatus {
     let expires_at = token.and_then(|token| Some(token.graph.as_ref()?.expires_at));
     let refused = fault.as_ref().filter(|fault| fault.cause.is_some());
     let state = match expires_at {
@@ -138,14 +158,7 @@ fn graph(account: &Account, token: Option<&Token>, fault: Option<TokenFault>) ->
         let known = explain::best(&fault.error).map(|entry| entry.remedy_for(&account.mailbox));
         known.unwrap_or_else(|| "docs/entra.md, \"Sending by Microsoft Graph\"".into())
     });
-    GraphStatus {
-        state,
-        token_expires_at: expires_at,
-        remedy,
-        last_error_at: fault.as_ref().map(|fault| fault.at),
-        last_error_trace: fault.as_ref().map(|fault| fault.trace.clone()).filter(|t| !t.is_empty()),
-        last_error: fault.map(|fault| fault.error),
-    }
+    TokenStatus::new(state, expires_at, fault, remedy)
 }
 
 /// A pattern has what no other account has by its own name.
@@ -186,7 +199,7 @@ fn show(status: &Status) -> Result<()> {
     let titles = ["MAILBOX", "APP", "STATE", "TOKEN", "PASSWORDS", "SESSIONS"];
     let mut rows = vec![titles.map(String::from).to_vec()];
     for account in &status.accounts {
-        let token = match account.token_expires_at {
+        let token = match account.token.token_expires_at {
             None => "none".into(),
             Some(end) if end <= now => "expired".into(),
             Some(end) => format!("{} left", ui::duration(end.saturating_since(now))),
@@ -196,7 +209,7 @@ fn show(status: &Status) -> Result<()> {
         rows.push(vec![
             account.mailbox.clone(),
             account.app.clone(),
-            account.state.replace('_', " "),
+            account.token.state.replace('_', " "),
             token,
             account.passwords.to_string(),
             sessions.collect::<Vec<_>>().join(", "),
@@ -204,18 +217,9 @@ fn show(status: &Status) -> Result<()> {
     }
     ui::table(&rows)?;
     for account in &status.accounts {
-        if let (Some(error), Some(at)) = (&account.last_error, account.last_error_at) {
-            let ago = ui::duration(now.saturating_since(at));
-            ui::out(&format!("{}: {ago} ago: {error}", account.mailbox))?;
-            if let Some(trace) = &account.last_error_trace {
-                ui::out(&format!("{}: for support: {trace}", account.mailbox))?;
-            }
-        }
-        if let Some(remedy) = &account.remedy {
-            ui::out(&format!("{}: remedy: {remedy}", account.mailbox))?;
-        }
+        account.token.show(&account.mailbox, now)?;
         if let Some(graph) = &account.graph {
-            show_graph(&account.mailbox, graph, now)?;
+            graph.show(&format!("{}: Microsoft Graph", account.mailbox), now)?;
         }
     }
     show_limits(&status.limits, now)?;
@@ -243,19 +247,6 @@ fn show_limits(limits: &[MailboxUse], now: Timestamp) -> Result<()> {
                 "{mailbox}: {protocol} is left alone for {left}, as the provider asked"
             ))?;
         }
-    }
-    Ok(())
-}
-
-fn show_graph(mailbox: &str, graph: &GraphStatus, now: Timestamp) -> Result<()> {
-    let (Some(error), Some(at)) = (&graph.last_error, graph.last_error_at) else { return Ok(()) };
-    let ago = ui::duration(now.saturating_since(at));
-    ui::out(&format!("{mailbox}: Microsoft Graph: {ago} ago: {error}"))?;
-    if let Some(trace) = &graph.last_error_trace {
-        ui::out(&format!("{mailbox}: Microsoft Graph: for support: {trace}"))?;
-    }
-    if let Some(remedy) = &graph.remedy {
-        ui::out(&format!("{mailbox}: Microsoft Graph: remedy: {remedy}"))?;
     }
     Ok(())
 }
