@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
+use tracing::info;
 
 use super::{Door, Ending};
 use crate::net::Stream;
@@ -80,7 +81,10 @@ impl Client {
                         return Err(self.close(closing).await);
                     }
                 }
-                FrontendStep::Write(reply) => self.write(&reply).await?,
+                FrontendStep::Write(reply) => {
+                    tell_if_required(&reply);
+                    self.write(&reply).await?;
+                }
                 FrontendStep::StartTls(reply) => {
                     self.write(&reply).await?;
                     self = self.start_tls(door, deadline).await?;
@@ -185,6 +189,14 @@ impl Client {
         let mut buffer = [0; READ];
         while self.stream.read(&mut buffer).await? > 0 {}
         Ok(())
+    }
+}
+
+/// Says in the log what a device can't say on its panel: 530 is for a login or TLS that is missing (RFC 4954
+/// section 6). The Frontend ends a session that hears it again and again.
+fn tell_if_required(reply: &[u8]) {
+    if reply.starts_with(b"530 ") {
+        info!(reply = %String::from_utf8_lossy(reply).trim_end(), "refused before a login");
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{Incoming, Outbox, Source, Spool, SpoolError};
 use crate::config::Device;
@@ -29,6 +29,9 @@ const WRITE: Duration = Duration::from_secs(30);
 
 /// Octets read at a time: a message comes by the megabyte.
 const READ: usize = 16 * 1024;
+
+/// Refusals of one session that are told in the log: a device with a wrong address book has some, an attacker many.
+const MOST_TOLD: u32 = 10;
 
 /// What a message is answered that is on disk; its id is behind it.
 const KEPT: &str = "2.0.0 kept as ";
@@ -112,6 +115,7 @@ impl Intake<'_> {
             buffer: vec![0; READ],
             receiver,
             replies: Vec::new(),
+            told: 0,
             message: Message::None,
             mends: Vec::new(),
             taken: Taken::default(),
@@ -142,6 +146,8 @@ struct Session<'a> {
     receiver: Receiver,
     /// Replies that wait until the client is awaited: a pipelining client gets them in one write (RFC 2920).
     replies: Vec<u8>,
+    /// Refusals that were told in the log.
+    told: u32,
     message: Message,
     /// Of the envelope of the message that is coming in.
     mends: Vec<String>,
@@ -157,7 +163,10 @@ impl Session<'_> {
                         return self.close(closing).await;
                     }
                 }
-                ReceiverStep::Write(reply) => self.replies.extend_from_slice(&reply),
+                ReceiverStep::Write(reply) => {
+                    self.tell_if_refused(&reply);
+                    self.replies.extend_from_slice(&reply);
+                }
                 ReceiverStep::Content(envelope, mends) => self.begin(envelope, mends).await,
                 ReceiverStep::Chunk(octets) => self.keep(&octets).await,
                 ReceiverStep::End(mends) => {
@@ -165,11 +174,19 @@ impl Session<'_> {
                     self.receiver.finish(&reply);
                 }
                 ReceiverStep::Abort(reason) => {
-                    info!(reason, "message refused");
+                    debug!(reason, "message dropped");
                     self.message = Message::None;
                 }
                 ReceiverStep::Close(closing) => return self.close(closing).await,
             }
+        }
+    }
+
+    /// Says in the log what a device can't say on its panel.
+    fn tell_if_refused(&mut self, reply: &[u8]) {
+        if matches!(reply.first(), Some(b'4' | b'5')) && self.told < MOST_TOLD {
+            self.told += 1;
+            info!(reply = %String::from_utf8_lossy(reply).trim_end(), "refused");
         }
     }
 
