@@ -7,8 +7,9 @@ use std::io;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// What is left on the disk for others: gatepost's own store, for one, must be able to keep a new token.
-const SPARE: u64 = 16 << 20;
+/// Octets of the disk that are left free: the store, whose write-ahead log has some hundred KiB, and the progress of the
+/// messages must be written when no message is taken any more.
+const SPARE: u64 = 1 << 20;
 
 /// The octets of a spool.
 #[derive(Debug)]
