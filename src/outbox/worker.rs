@@ -4,9 +4,11 @@
 //! the disk fails, memory knows it, and nothing is sent again as long as this process lives.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +33,9 @@ const IDLE: Duration = Duration::from_secs(5);
 
 /// How long a way that was closed is left out while there is another one.
 const CLOSED: Duration = Duration::from_secs(3600);
+
+/// What is told of a message at which gatepost itself fails.
+const FAULT: &str = "4.3.0 gatepost has a fault, and this message meets it: please report it";
 
 /// After an error of the disk.
 const DISK_AGAIN: Duration = Duration::from_secs(60);
@@ -69,6 +74,8 @@ enum Stopped {
     Cut,
     /// The spool's.
     Unreadable(SpoolError),
+    /// gatepost's own.
+    Fault,
 }
 
 /// See the module.
@@ -143,6 +150,7 @@ impl Worker {
             match self.attempt(way, &account, &entry, &recipients).await {
                 Err(Stopped::Cut) => return Ending::PutBack(entry),
                 Err(Stopped::Unreadable(error)) => return shared.unreadable(entry, error).await,
+                Err(Stopped::Fault) => return shared.faulty(entry, &recipients).await,
                 Ok(Outcome::Answered(verdicts)) => {
                     shared.closed().remove(&(account.mailbox.clone(), way));
                     return shared.answered(entry, &recipients, verdicts).await;
@@ -183,10 +191,16 @@ impl Worker {
         let Envelope { sender, parameters, .. } = entry.envelope.clone();
         let envelope = Envelope { sender, parameters, recipients: recipients.to_vec() };
         let mut message = Message { id: entry.id.clone(), envelope, content };
+        // Whatever is wrong with a message or with gatepost, its lane must not wait for ever.
+        let sending = AssertUnwindSafe(courier.send(&mut message)).catch_unwind();
         let outcome = tokio::select! {
             biased;
             () = shared.cut.cancelled() => return Err(Stopped::Cut),
-            outcome = courier.send(&mut message) => outcome,
+            outcome = sending => outcome,
+        };
+        let Ok(outcome) = outcome else {
+            self.couriers.remove(&way);
+            return Err(Stopped::Fault);
         };
         if matches!(outcome, Outcome::Closed { .. }) {
             courier.close().await;
@@ -334,6 +348,16 @@ impl Shared {
                 error!(%error, "a message can't be read; it is tried again");
                 Ending::PutBack(self.again(entry))
             }
+        }
+    }
+
+    /// A courier has failed of itself, at this message: the others have their turn, and it waits by its own schedule.
+    async fn faulty(&self, entry: Entry, recipients: &[Recipient]) -> Ending {
+        error!("gatepost itself has failed at a message; standard error tells where");
+        let verdicts = vec![Verdict::Later(FAULT.into()); recipients.len()];
+        match self.answered(entry, recipients, verdicts).await {
+            Ending::Later(entry) => Ending::PutBack(entry),
+            ending => ending,
         }
     }
 
