@@ -211,10 +211,10 @@ impl Queue {
         self.end(&entry);
         let name = entry.mailbox.clone();
         self.insert(entry);
-        let (retry, give_up) = (self.settings.retry.clone(), self.settings.give_up);
+        let settings = &self.settings;
         let mailbox = self.mailboxes.entry(name).or_default();
-        let hold = mailbox.hold(job.round, held.wait, &retry, now);
-        let expired = mailbox.take_expired(give_up, now);
+        let hold = mailbox.hold(job.round, held.wait, &settings.retry, now);
+        let expired = mailbox.take_expired(settings, hold.failures, now);
         for entry in &expired {
             self.left.add(&entry.id);
         }
@@ -288,10 +288,16 @@ impl Mailbox {
         hold
     }
 
-    fn take_expired(&mut self, give_up: Duration, now: Timestamp) -> Vec<Entry> {
+    fn take_expired(
+        &mut self,
+        settings: &SpoolSettings,
+        failures: u32,
+        now: Timestamp,
+    ) -> Vec<Entry> {
+        let is_old = |entry: &Entry| is_expired(settings, entry, failures, now);
         let mut expired = Vec::new();
         for lane in self.lanes.values_mut() {
-            let old = lane.waiting.extract_if(.., |_, entry| is_expired(entry, give_up, now));
+            let old = lane.waiting.extract_if(.., |_, entry| is_old(entry));
             expired.extend(old.map(|(_, entry)| entry));
         }
         expired
@@ -337,8 +343,9 @@ pub(super) fn next_try(
     entry: &Entry,
     now: Timestamp,
 ) -> Option<Timestamp> {
-    let again = !is_expired(entry, settings.give_up, now);
-    again.then(|| now.plus(wait(&settings.retry, entry.progress.attempts)))
+    let attempts = entry.progress.attempts;
+    let again = !is_expired(settings, entry, attempts, now);
+    again.then(|| now.plus(wait(&settings.retry, attempts)))
 }
 
 /// Behind so many attempts.
@@ -348,8 +355,15 @@ fn wait(retry: &[Duration], attempts: u32) -> Duration {
     wait.unwrap_or(LONGEST_HOLD).max(SHORTEST_HOLD)
 }
 
-fn is_expired(entry: &Entry, give_up: Duration, now: Timestamp) -> bool {
-    entry.since().plus(give_up) <= now
+/// Whether it has waited for too long. Time alone does not tell: gatepost may have been off, or the clock wrong when the
+/// message came. So the waits of the schedule that fit into that time come first.
+fn is_expired(settings: &SpoolSettings, entry: &Entry, attempts: u32, now: Timestamp) -> bool {
+    let waits = settings.retry.iter().scan(Duration::ZERO, |sum, wait| {
+        *sum = sum.saturating_add(*wait);
+        (*sum <= settings.give_up).then_some(())
+    });
+    let fewest = u32::try_from(waits.count()).unwrap_or(u32::MAX);
+    attempts > fewest && entry.since().plus(settings.give_up) <= now
 }
 
 #[cfg(test)]

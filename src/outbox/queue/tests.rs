@@ -35,7 +35,11 @@ fn queue(entries: &[(u64, &str)]) -> Queue {
 }
 
 fn number(job: &Job) -> u64 {
-    crate::outbox::entry::millis_of(&job.entry.id).unwrap()
+    number_of(&job.entry)
+}
+
+fn number_of(entry: &Entry) -> u64 {
+    crate::outbox::entry::millis_of(&entry.id).unwrap()
 }
 
 fn all(queue: &mut Queue, now: u64) -> Vec<Job> {
@@ -202,7 +206,7 @@ fn probes_change_between_lanes() {
 }
 
 #[test]
-fn what_is_too_old_is_given_up_only_after_an_attempt() {
+fn what_is_too_old_is_given_up_only_after_the_schedules_waits() {
     let day = 86_400;
     let mut queue = queue(&[]);
     queue.take_over(vec![
@@ -211,13 +215,22 @@ fn what_is_too_old_is_given_up_only_after_an_attempt() {
         entry(3, "a", "y", 4 * day),
     ]);
     let now = 5 * day;
-    let job = queue.next("a", at(now)).unwrap();
-    assert_eq!(number(&job), 1);
-    let (_, expired) = queue.held(&job, job.entry.clone(), &held(None), at(now));
-    assert_eq!(expired.iter().map(|entry| &entry.id).collect::<Vec<_>>(), [&id_of(1)]);
-    queue.arrived(job.entry);
+    let first = queue.next("a", at(now)).unwrap();
+    assert_eq!(number(&first), 1);
+    let (mut job, mut given_up) = (first.clone(), Vec::new());
+    for _ in 0..5 {
+        let (_, expired) = queue.held(&job, job.entry.clone(), &held(None), at(now));
+        given_up.push(expired.iter().map(number_of).collect::<Vec<_>>());
+        queue.try_now();
+        job = queue.next("a", at(now)).unwrap();
+    }
+    assert_eq!(given_up, [vec![], vec![], vec![], vec![], vec![1]]);
+    queue.put_back(job.entry);
+    queue.arrived(first.entry);
     assert_eq!(queue.mailboxes.values().map(|m| m.lanes["x"].waiting.len()).sum::<usize>(), 1);
     let mut renewed = entry(5, "a", "x", 0);
+    assert!(next_try(&queue.settings, &renewed, at(now)).is_some());
+    renewed.progress.attempts = 5;
     assert_eq!(next_try(&queue.settings, &renewed, at(now)), None);
     renewed.progress.renewed = Some(at(now - 1));
     assert!(next_try(&queue.settings, &renewed, at(now)).is_some());
