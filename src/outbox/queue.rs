@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use super::entry::Entry;
+use super::files::Survey;
 use crate::clock::Timestamp;
 use crate::config::SpoolSettings;
 
@@ -99,15 +100,15 @@ impl Queue {
         }
     }
 
-    /// Takes over what the spool has: after the start, and when another process has changed something. Then a person
-    /// wants something, so that what is held by the schedule is tried at once.
-    pub(super) fn take_over(&mut self, entries: Vec<Entry>) {
-        let there: HashSet<&String> = entries.iter().map(|entry| &entry.id).collect();
+    /// Takes over what the spool has: after the start, and when another process has changed something.
+    pub(super) fn take_over(&mut self, survey: Survey) {
+        let Survey { entries, unread } = survey;
+        let there: HashSet<&String> =
+            entries.iter().map(|entry| &entry.id).chain(&unread).collect();
         for mailbox in self.mailboxes.values_mut() {
             for lane in mailbox.lanes.values_mut() {
                 lane.waiting.retain(|id, _| there.contains(id));
             }
-            mailbox.try_now();
         }
         for entry in entries {
             match self.waiting(&entry) {

@@ -1,13 +1,41 @@
 //! What no provider and no disk should do, and does: none of it keeps a message back for good, or the others.
 
+use std::fs;
 use std::time::Duration;
 
-use gatepost::outbox::Outcome;
+use gatepost::config::SpoolSettings;
+use gatepost::outbox::{Entry, Outcome, Spool, Verdict};
 use tokio::time::sleep;
 
-use crate::world::{World, held, later, minutes, taken};
+use crate::world::{JANE, TO, World, held, later, minutes, put, taken};
 
 const DAY: Duration = Duration::from_secs(86_400);
+
+/// Another process with this spool.
+fn other(world: &World) -> Spool {
+    Spool::open(world.folder.path(), &SpoolSettings::default(), world.clock.clone()).unwrap()
+}
+
+/// A file of the spool that can't be read, until it is put back.
+struct Unreadable {
+    path: std::path::PathBuf,
+    aside: std::path::PathBuf,
+}
+
+impl Unreadable {
+    fn new(world: &World, entry: &Entry, kind: &str) -> Self {
+        let path = world.folder.path().join("spool/queue").join(format!("{}{kind}", entry.id));
+        let aside = world.folder.path().join("aside");
+        fs::rename(&path, &aside).unwrap();
+        fs::create_dir(&path).unwrap();
+        Self { path, aside }
+    }
+
+    fn back(self) {
+        fs::remove_dir(&self.path).unwrap();
+        fs::rename(self.aside, self.path).unwrap();
+    }
+}
 
 /// A courier that panics: a fault of gatepost's, or of what it is made of.
 #[tokio::test(start_paused = true)]
@@ -57,4 +85,45 @@ async fn a_long_time_off_is_no_attempt() {
     world.provider.says(taken);
     sleep(minutes(10)).await;
     assert_eq!((world.failed().await.len(), world.provider.subjects().len()), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_can_not_be_read_for_a_while_is_not_forgotten() {
+    let world = World::paused();
+    world.provider.says(|_| held(None));
+    let entry = world.put("a", "1").await;
+    world.tried(2, minutes(5)).await;
+    let unreadable = Unreadable::new(&world, &entry, "");
+    put(&other(&world), JANE, "b", "2", &[TO]).await;
+    sleep(Duration::from_secs(2)).await;
+    unreadable.back();
+    world.provider.says(taken);
+    world.drained(minutes(30)).await;
+    assert_eq!(world.provider.counts().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whom_it_was_delivered_to_is_never_guessed() {
+    let world = World::paused();
+    let two = "two@fabrikam.example";
+    world.provider.says(move |it| {
+        let verdict = |to: &String| match to == two {
+            true => Verdict::Later("451 later".into()),
+            false => Verdict::Delivered("250 OK".into()),
+        };
+        Outcome::Answered(it.recipients.iter().map(verdict).collect())
+    });
+    let entry = world.put_for(JANE, "a", "1", &[TO, two]).await;
+    world.put("a", "2").await;
+    world.tried(3, minutes(5)).await;
+    let unreadable = Unreadable::new(&world, &entry, ".progress");
+    world.end().await;
+    world.provider.says(taken);
+    let world = world.restarted().await;
+    sleep(minutes(10)).await;
+    assert_eq!(world.provider.counts().len(), 2, "{:?}", world.provider.taken());
+    unreadable.back();
+    world.drained(minutes(30)).await;
+    assert!(world.provider.counts().values().all(|count| *count == 1));
+    assert_eq!(world.provider.counts().len(), 3);
 }

@@ -58,6 +58,10 @@ fn hold(queue: &mut Queue, job: &Job, wait: Option<u64>, now: u64) -> Hold {
     queue.held(job, job.entry.clone(), &held(wait), at(now)).0
 }
 
+fn take_over(queue: &mut Queue, entries: Vec<Entry>) {
+    queue.take_over(Survey { entries, ..Survey::default() });
+}
+
 /// A verdict of later, as the dispatcher tells it.
 fn later(queue: &mut Queue, job: &Job, now: u64) -> Option<Hold> {
     let mut entry = job.entry.clone();
@@ -209,11 +213,10 @@ fn probes_change_between_lanes() {
 fn what_is_too_old_is_given_up_only_after_the_schedules_waits() {
     let day = 86_400;
     let mut queue = queue(&[]);
-    queue.take_over(vec![
-        entry(1, "a", "x", 0),
-        entry(2, "a", "x", day),
-        entry(3, "a", "y", 4 * day),
-    ]);
+    take_over(
+        &mut queue,
+        vec![entry(1, "a", "x", 0), entry(2, "a", "x", day), entry(3, "a", "y", 4 * day)],
+    );
     let now = 5 * day;
     let first = queue.next("a", at(now)).unwrap();
     assert_eq!(number(&first), 1);
@@ -255,7 +258,10 @@ fn a_change_by_another_process_is_taken_over() {
     let mut queue = queue(&[(1, "x"), (2, "x"), (3, "x")]);
     let first = queue.next("a", at(0)).unwrap();
     // 2 was dropped, 4 has come, and 1 is still listed
-    queue.take_over(vec![entry(1, "a", "x", 0), entry(3, "a", "x", 0), entry(4, "a", "x", 0)]);
+    take_over(
+        &mut queue,
+        vec![entry(1, "a", "x", 0), entry(3, "a", "x", 0), entry(4, "a", "x", 0)],
+    );
     assert!(queue.next("a", at(0)).is_none(), "1 is at work");
     queue.gone(&first);
     let mut order = Vec::new();
@@ -265,7 +271,7 @@ fn a_change_by_another_process_is_taken_over() {
     }
     assert_eq!(order, [3, 4]);
     // one that has failed and is tried again by a person
-    queue.take_over(vec![entry(3, "a", "x", 0)]);
+    take_over(&mut queue, vec![entry(3, "a", "x", 0)]);
     assert!(queue.next("a", at(0)).is_some());
     // a late word of an arrival
     queue.arrived(entry(4, "a", "x", 0));
@@ -283,10 +289,10 @@ fn a_message_that_waits_is_due_when_a_person_wants_it() {
     known.progress.next_try = Some(at(60));
     queue.later(&job, known.clone());
     assert!(queue.next("a", at(1)).is_none());
-    queue.take_over(vec![known]);
+    take_over(&mut queue, vec![known]);
     assert!(queue.next("a", at(1)).is_none());
     // its progress could not be written
-    queue.take_over(vec![entry(1, "a", "x", 0)]);
+    take_over(&mut queue, vec![entry(1, "a", "x", 0)]);
     let job = queue.next("a", at(1)).unwrap();
     assert_eq!(job.entry.progress.done, ["one"]);
 }
@@ -296,7 +302,7 @@ fn a_message_is_given_out_once_however_often_it_is_told() {
     let mut queue = queue(&[(1, "x"), (1, "x")]);
     let job = queue.next("a", at(0)).unwrap();
     queue.arrived(job.entry.clone());
-    queue.take_over(vec![job.entry.clone()]);
+    take_over(&mut queue, vec![job.entry.clone()]);
     assert!(queue.next("a", at(0)).is_none());
     queue.put_back(job.entry);
     assert_eq!(all(&mut queue, 0).len(), 1);
