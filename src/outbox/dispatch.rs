@@ -109,6 +109,7 @@ impl Outbox {
             stop,
             cut,
             closed: Mutex::default(),
+            broken: Mutex::default(),
         };
         let dispatcher = Dispatcher {
             shared: Arc::new(shared),

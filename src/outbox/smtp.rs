@@ -191,6 +191,8 @@ impl SmtpCourier {
                     pace.recipients_used_up(&self.account, &said);
                 } else if wait.is_some() || said.starts_with("432") || said.contains(" 4.3.2") {
                     pace.hold(&self.account, Protocol::Smtp, wait);
+                } else {
+                    return Outcome::Broken { reason: said };
                 }
                 let remedy = remedy(&said, &self.account.mailbox);
                 Outcome::Held { reason: said, wait, remedy }

@@ -34,6 +34,9 @@ const IDLE: Duration = Duration::from_secs(5);
 /// How long a way that was closed is left out while there is another one.
 const CLOSED: Duration = Duration::from_secs(3600);
 
+/// How often a session may break off at a message before that is taken for the message's own fault.
+const BREAKS: u32 = 3;
+
 /// What is told of a message at which gatepost itself fails.
 const FAULT: &str = "4.3.0 gatepost has a fault, and this message meets it: please report it";
 
@@ -52,6 +55,8 @@ pub(super) struct Shared {
     pub(super) cut: CancellationToken,
     /// Ways that were closed to a mailbox, and when.
     pub(super) closed: Mutex<HashMap<(String, Way), Timestamp>>,
+    /// How often a session broke off at these messages.
+    pub(super) broken: Mutex<HashMap<String, u32>>,
 }
 
 /// What became of a job.
@@ -150,13 +155,19 @@ impl Worker {
             match self.attempt(way, &account, &entry, &recipients).await {
                 Err(Stopped::Cut) => return Ending::PutBack(entry),
                 Err(Stopped::Unreadable(error)) => return shared.unreadable(entry, error).await,
-                Err(Stopped::Fault) => return shared.faulty(entry, &recipients).await,
+                Err(Stopped::Fault) => {
+                    error!("gatepost itself has failed at a message; standard error tells where");
+                    return shared.set_aside(entry, &recipients, FAULT).await;
+                }
                 Ok(Outcome::Answered(verdicts)) => {
                     shared.closed().remove(&(account.mailbox.clone(), way));
                     return shared.answered(entry, &recipients, verdicts).await;
                 }
                 Ok(Outcome::Held { reason, wait, remedy }) => {
                     return shared.held(entry, Held { reason, wait, remedy }).await;
+                }
+                Ok(Outcome::Broken { reason }) => {
+                    return shared.broken(entry, &recipients, reason).await;
                 }
                 Ok(Outcome::Closed { said }) => {
                     shared.close(&account, way, &said);
@@ -282,6 +293,7 @@ impl Shared {
 
     /// There is nobody left to send it to.
     async fn finish(&self, entry: Entry, said: &str) -> Ending {
+        self.broken.lock().unwrap_or_else(PoisonError::into_inner).remove(&entry.id);
         let failed = !entry.progress.refused.is_empty();
         let done = if failed {
             if let Some(bounce) = self.report.failed(&entry).await {
@@ -351,10 +363,23 @@ impl Shared {
         }
     }
 
-    /// A courier has failed of itself, at this message: the others have their turn, and it waits by its own schedule.
-    async fn faulty(&self, entry: Entry, recipients: &[Recipient]) -> Ending {
-        error!("gatepost itself has failed at a message; standard error tells where");
-        let verdicts = vec![Verdict::Later(FAULT.into()); recipients.len()];
+    /// At first the mailbox's trouble, then the message's.
+    async fn broken(&self, entry: Entry, recipients: &[Recipient], reason: String) -> Ending {
+        let breaks = {
+            let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+            let breaks = broken.entry(entry.id.clone()).or_default();
+            *breaks += 1;
+            *breaks
+        };
+        if breaks <= BREAKS {
+            return self.held(entry, Held { reason, wait: None, remedy: None }).await;
+        }
+        self.set_aside(entry, recipients, &reason).await
+    }
+
+    /// It may be this message's own fault: it waits by its own schedule, and the others have their turn.
+    async fn set_aside(&self, entry: Entry, recipients: &[Recipient], why: &str) -> Ending {
+        let verdicts = vec![Verdict::Later(why.to_owned()); recipients.len()];
         match self.answered(entry, recipients, verdicts).await {
             Ending::Later(entry) => Ending::PutBack(entry),
             ending => ending,

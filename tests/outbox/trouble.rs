@@ -127,3 +127,24 @@ async fn whom_it_was_delivered_to_is_never_guessed() {
     assert!(world.provider.counts().values().all(|count| *count == 1));
     assert_eq!(world.provider.counts().len(), 3);
 }
+
+/// One whose sender or recipient has the provider drop the connection, each time.
+#[tokio::test(start_paused = true)]
+async fn a_message_that_breaks_each_session_does_not_keep_its_device_for_days() {
+    let world = World::paused();
+    let broken = || Outcome::Broken { reason: "the mail server has closed the connection".into() };
+    world.provider.says(move |it| if it.subject == "poison" { broken() } else { taken(it) });
+    for subject in ["poison", "1", "2", "3", "4"] {
+        world.put("a", subject).await;
+    }
+    sleep(minutes(25)).await;
+    assert_eq!(world.provider.subjects(), ["1", "2", "3", "4"]);
+    world.put("a", "5").await;
+    sleep(minutes(1)).await;
+    assert_eq!(world.provider.subjects().len(), 5, "it holds the mailbox no more");
+    sleep(6 * DAY).await;
+    let failed = world.failed().await;
+    assert_eq!(failed.len(), 1);
+    let said = &failed[0].progress.refused[0].1;
+    assert!(said.contains("closed the connection"), "{said}");
+}
