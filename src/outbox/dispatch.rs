@@ -83,6 +83,8 @@ pub(super) enum Event {
         /// With what, and how.
         done: Box<(Job, Ending)>,
     },
+    /// This message, which had waited for too long, is put away.
+    GivenUp(String),
     /// A worker has ended.
     Left {
         /// Which one.
@@ -212,6 +214,7 @@ impl Dispatcher {
                 self.end(&job, ending, lock);
                 self.give_out(&mailbox, lock);
             }
+            Event::GivenUp(id) => self.queue.given_up(&id),
             Event::Left { worker, mailbox } => {
                 if let Some(workers) = self.workers.get_mut(&mailbox) {
                     workers.retain(|at_work| at_work.number != worker);
@@ -257,8 +260,10 @@ impl Dispatcher {
             (Arc::clone(&self.shared), Arc::clone(lock), reason.to_owned());
         self.tracker.spawn(async move {
             for mut entry in expired {
+                let id = entry.id.clone();
                 entry.progress.last_error.get_or_insert_with(|| reason.clone());
-                shared.give_up(entry).await;
+                shared.give_up_at_last(entry).await;
+                let _ = shared.events.send(Event::GivenUp(id));
             }
             drop(lock);
         });

@@ -28,6 +28,8 @@ pub(super) struct Queue {
     settings: SpoolSettings,
     mailboxes: BTreeMap<String, Mailbox>,
     left: Left,
+    /// What was given up and is still in the spool.
+    leaving: HashSet<String>,
 }
 
 /// A message that is to be delivered now.
@@ -90,7 +92,12 @@ struct Left {
 
 impl Queue {
     pub(super) fn new(settings: &SpoolSettings) -> Self {
-        Self { settings: settings.clone(), mailboxes: BTreeMap::new(), left: Left::default() }
+        Self {
+            settings: settings.clone(),
+            mailboxes: BTreeMap::new(),
+            left: Left::default(),
+            leaving: HashSet::new(),
+        }
     }
 
     /// A message was accepted.
@@ -111,6 +118,9 @@ impl Queue {
             }
         }
         for entry in entries {
+            if self.leaving.contains(&entry.id) {
+                continue;
+            }
             match self.waiting(&entry) {
                 // Memory knows at least as much as the disk; what a person wants stands there.
                 Some(known) if entry.progress.next_try.is_none() => known.progress.next_try = None,
@@ -218,8 +228,14 @@ impl Queue {
         let expired = mailbox.take_expired(settings, hold.failures, now);
         for entry in &expired {
             self.left.add(&entry.id);
+            self.leaving.insert(entry.id.clone());
         }
         (hold, expired)
+    }
+
+    /// What was given up has left the spool.
+    pub(super) fn given_up(&mut self, id: &str) {
+        self.leaving.remove(id);
     }
 
     /// Whether there is nothing.

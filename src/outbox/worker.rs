@@ -282,13 +282,24 @@ impl Shared {
     }
 
     /// It has waited for too long.
-    pub(super) async fn give_up(&self, mut entry: Entry) -> Ending {
+    async fn give_up(&self, mut entry: Entry) -> Ending {
         let days = humantime::format_duration(self.config.spool.give_up);
         let last = entry.progress.last_error.as_deref().unwrap_or("it was not tried");
         // RFC 3463 section 3.5: delivery time expired.
         let said = format!("4.4.7 not delivered within {days}; at last: {last}");
         refuse_remaining(&mut entry, &said);
         self.finish(entry, "").await
+    }
+
+    /// The same, as often as it takes; a stop leaves it where it is.
+    pub(super) async fn give_up_at_last(&self, entry: Entry) {
+        let mut ending = self.give_up(entry).await;
+        while let Ending::Later(entry) = ending {
+            if self.stop.run_until_cancelled(sleep(DISK_AGAIN)).await.is_none() {
+                return;
+            }
+            ending = self.finish(entry, "").await;
+        }
     }
 
     /// There is nobody left to send it to.

@@ -148,3 +148,21 @@ async fn a_message_that_breaks_each_session_does_not_keep_its_device_for_days() 
     let said = &failed[0].progress.refused[0].1;
     assert!(said.contains("closed the connection"), "{said}");
 }
+
+/// What waited for its mailbox for too long, and can't be put into the failed folder just then.
+#[tokio::test(start_paused = true)]
+async fn what_is_given_up_stays_in_mind_until_it_is_put_away() {
+    let world = World::paused();
+    world.provider.says(|_| held(None));
+    let failed = world.folder.path().join("spool/failed");
+    fs::remove_dir(&failed).unwrap();
+    fs::write(&failed, b"").unwrap();
+    world.put("a", "1").await;
+    world.put("a", "2").await;
+    sleep(6 * DAY).await;
+    fs::remove_file(&failed).unwrap();
+    fs::create_dir(&failed).unwrap();
+    sleep(minutes(5)).await;
+    assert_eq!(world.failed().await.len(), 2);
+    assert!(world.waiting().await.iter().all(|entry| entry.bounce));
+}

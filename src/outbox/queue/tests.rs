@@ -229,8 +229,14 @@ fn what_is_too_old_is_given_up_only_after_the_schedules_waits() {
     }
     assert_eq!(given_up, [vec![], vec![], vec![], vec![], vec![1]]);
     queue.put_back(job.entry);
-    queue.arrived(first.entry);
+    queue.arrived(first.entry.clone());
     assert_eq!(queue.mailboxes.values().map(|m| m.lanes["x"].waiting.len()).sum::<usize>(), 1);
+    let waiting = |queue: &Queue| queue.mailboxes["a"].lanes["x"].waiting.contains_key(&id_of(1));
+    take_over(&mut queue, vec![first.entry.clone()]);
+    assert!(!waiting(&queue), "it is still on its way out");
+    queue.given_up(&id_of(1));
+    take_over(&mut queue, vec![first.entry]);
+    assert!(waiting(&queue), "a person wants it tried again");
     let mut renewed = entry(5, "a", "x", 0);
     assert!(next_try(&queue.settings, &renewed, at(now)).is_some());
     renewed.progress.attempts = 5;
