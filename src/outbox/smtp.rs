@@ -113,6 +113,11 @@ impl SmtpCourier {
                 () = live.turn.message() => {}
                 () = self.route.stop.cancelled() => return stopping(),
             }
+            if message.content.is_dropped() {
+                live.turn.message_done();
+                self.live = Some(live);
+                return dropped();
+            }
             let ended = live.submit(message).await;
             live.turn.message_done();
             if ended.untouched && reused {
@@ -345,6 +350,11 @@ impl Live {
 
 fn stopping() -> Outcome {
     Outcome::Held { reason: Refusal::ShuttingDown.text(), wait: None, remedy: None }
+}
+
+/// Its turn may have taken hours. The spool knows that the message is gone, and so holds nothing.
+fn dropped() -> Outcome {
+    Outcome::Held { reason: "it was dropped meanwhile".into(), wait: None, remedy: None }
 }
 
 fn is_quota(said: &str) -> bool {
