@@ -80,7 +80,10 @@ pub enum End {
 
 impl fmt::Display for Taken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} messages taken", self.messages)?;
+        match self.messages {
+            1 => f.write_str("1 message taken")?,
+            count => write!(f, "{count} messages taken")?,
+        }
         match &self.end {
             None => Ok(()),
             Some(End::Closed(closing)) => write!(f, ", then {}", closing.text()),
@@ -262,5 +265,19 @@ fn no_room(error: &SpoolError) -> Reply {
     match error.is_full() {
         true => Reply::new(452, "4.3.1 the spool is full; try again later"),
         false => Reply::new(452, "4.3.1 the spool can't be written; try again later"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_taken_is_told_in_words() {
+        let told = |messages| Taken { messages, ..Taken::default() }.to_string();
+        assert_eq!(
+            [0, 1, 2].map(told),
+            ["0 messages taken", "1 message taken", "2 messages taken"]
+        );
     }
 }
