@@ -5,7 +5,7 @@
 //! | `intake` | a session that brings messages |
 //! | `incoming`, `spool`, `entry`, `content`, `journal`, `leftovers` | the spool on the disk |
 //! | `mend`, `straighten`, `header`, `address` | senders and headers, put right |
-//! | `dispatch`, `queue`, `worker` | what goes when, and what comes of it |
+//! | `dispatch`, `queue`, `worker`, `settle` | what goes when, and what comes of it |
 //! | `courier` | what a way to the provider does, and tells |
 //! | `smtp` | the way by SMTP |
 //! | `graph` | the way by Microsoft Graph |
@@ -40,6 +40,7 @@ mod part;
 mod queue;
 mod report;
 mod room;
+mod settle;
 mod smtp;
 mod spool;
 mod straighten;
