@@ -52,6 +52,14 @@ impl Content {
         self.at = 0;
     }
 
+    /// Whether its file was removed, by a person, since it was opened. Where the system does not tell: no.
+    pub fn is_dropped(&self) -> bool {
+        match &self.held {
+            Held::File(file) => has_no_name(file),
+            Held::Octets(_) => false,
+        }
+    }
+
     /// The whole message, wherever the pieces are.
     pub async fn read_all(&mut self) -> io::Result<Vec<u8>> {
         self.read(Vec::new(), 0, self.size).await
@@ -82,6 +90,16 @@ impl Content {
             false => Err(io::ErrorKind::UnexpectedEof.into()),
         }
     }
+}
+
+#[cfg(unix)]
+fn has_no_name(file: &File) -> bool {
+    file.metadata().is_ok_and(|file| std::os::unix::fs::MetadataExt::nlink(&file) == 0)
+}
+
+#[cfg(not(unix))]
+fn has_no_name(_file: &File) -> bool {
+    false
 }
 
 #[cfg(test)]

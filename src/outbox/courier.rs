@@ -53,6 +53,12 @@ pub enum Outcome {
         /// What a person has to do, if one must.
         remedy: Option<String>,
     },
+    /// The session broke off at this message, before its content. Most likely it is the mailbox's trouble; if it is so
+    /// each time, the message's.
+    Broken {
+        /// In words.
+        reason: String,
+    },
     /// This way is closed to this mailbox until a person acts: the next way is taken, if there is one.
     Closed {
         /// The provider's words.

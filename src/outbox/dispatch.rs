@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::mpsc::{self, error::TrySendError};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -23,8 +23,9 @@ use super::entry::Entry;
 use super::files::Stamp;
 use super::queue::{Hold, Job, Queue};
 use super::report::Report;
+use super::settle::{Ending, Shared};
 use super::spool::{Spool, SpoolLock};
-use super::worker::{Ending, Shared, Worker};
+use super::worker::Worker;
 use crate::attention::Attention;
 use crate::clock::Clock;
 use crate::config::{Account, Config};
@@ -35,6 +36,9 @@ const WATCH: Duration = Duration::from_millis(250);
 
 /// How often a process that does not deliver asks whether it may.
 const LOCK: Duration = Duration::from_secs(1);
+
+/// How soon what can't be read is tried again.
+const READ_AGAIN: Duration = Duration::from_secs(60);
 
 /// Deliveries of a mailbox at once where the provider has no limit: by more, one slow device's mailbox would take the
 /// line of all.
@@ -80,6 +84,8 @@ pub(super) enum Event {
         /// With what, and how.
         done: Box<(Job, Ending)>,
     },
+    /// This message, which had waited for too long, is put away.
+    GivenUp(String),
     /// A worker has ended.
     Left {
         /// Which one.
@@ -106,6 +112,7 @@ impl Outbox {
             stop,
             cut,
             closed: Mutex::default(),
+            broken: Mutex::default(),
         };
         let dispatcher = Dispatcher {
             shared: Arc::new(shared),
@@ -114,6 +121,7 @@ impl Outbox {
             workers: HashMap::new(),
             numbers: 0,
             seen: None,
+            read_at: None,
         };
         tracker.spawn(dispatcher.run(inbox));
         Self(events)
@@ -141,6 +149,8 @@ struct Dispatcher {
     numbers: u64,
     /// Of the spool, when it was last read; none: it has to be.
     seen: Option<Stamp>,
+    /// When it is to be read again, because some of it could not be.
+    read_at: Option<Instant>,
 }
 
 struct AtWork {
@@ -205,6 +215,7 @@ impl Dispatcher {
                 self.end(&job, ending, lock);
                 self.give_out(&mailbox, lock);
             }
+            Event::GivenUp(id) => self.queue.given_up(&id),
             Event::Left { worker, mailbox } => {
                 if let Some(workers) = self.workers.get_mut(&mailbox) {
                     workers.retain(|at_work| at_work.number != worker);
@@ -250,8 +261,10 @@ impl Dispatcher {
             (Arc::clone(&self.shared), Arc::clone(lock), reason.to_owned());
         self.tracker.spawn(async move {
             for mut entry in expired {
+                let id = entry.id.clone();
                 entry.progress.last_error.get_or_insert_with(|| reason.clone());
-                shared.give_up(entry).await;
+                shared.give_up_at_last(entry).await;
+                let _ = shared.events.send(Event::GivenUp(id));
             }
             drop(lock);
         });
@@ -260,11 +273,17 @@ impl Dispatcher {
     /// Takes over what another process has changed, and gives out what is due.
     async fn look(&mut self, lock: &Arc<SpoolLock>) {
         let stamp = self.shared.spool.stamp();
-        if self.seen != Some(stamp) {
-            match self.shared.spool.waiting().await {
-                Ok(entries) => {
-                    self.queue.take_over(entries);
+        let changed = self.seen != Some(stamp);
+        if changed || self.read_at.is_some_and(|at| at <= Instant::now()) {
+            match self.shared.spool.survey().await {
+                Ok(survey) => {
+                    self.read_at = (!survey.unread.is_empty()).then(|| Instant::now() + READ_AGAIN);
+                    self.queue.take_over(survey);
                     self.seen = Some(stamp);
+                    if changed {
+                        // A person wants something.
+                        self.queue.try_now();
+                    }
                 }
                 Err(error) => warn!(%error, "the spool can't be read; trying again"),
             }

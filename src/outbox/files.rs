@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
-use tracing::{debug, error, warn};
+use tracing::{error, warn};
 
 use super::entry::{self, Damaged, Entry, Place, Progress};
 use super::error::SpoolError;
@@ -23,9 +23,6 @@ use super::listing::{Listing, NOW, PROGRESS};
 use super::room::{self, Room};
 use crate::clock::Clock;
 use crate::private_file;
-
-/// How old a leftover is before it is cleared away, in milliseconds: whoever made it would have gone on by then.
-const LEFTOVER: i64 = 10 * 60 * 1000;
 
 /// How far ahead of the clock an id may be, in milliseconds: the clock was set back. One that is further ahead is no
 /// message's, and must not carry all others there.
@@ -59,6 +56,15 @@ pub(super) struct Files {
 pub struct Stamp {
     length: u64,
     modified: Option<std::time::SystemTime>,
+}
+
+/// What a folder has.
+#[derive(Debug, Default)]
+pub(super) struct Survey {
+    /// In order of arrival.
+    pub(super) entries: Vec<Entry>,
+    /// The ids of those that the disk does not give just now.
+    pub(super) unread: BTreeSet<String>,
 }
 
 impl Files {
@@ -133,28 +139,36 @@ impl Files {
         u64::try_from(self.clock.now().as_millis()).unwrap_or(0)
     }
 
-    pub(super) fn entries(&self, place: Place) -> Result<Vec<Entry>, SpoolError> {
+    pub(super) fn survey(&self, place: Place) -> Result<Survey, SpoolError> {
         let listing = Listing::of(&self.folder(place).path)?;
-        let mut entries = Vec::new();
+        let mut survey = Survey::default();
         for id in &listing.ids {
-            match self.known_entry(place, id) {
-                Ok(mut entry) => {
-                    if listing.progress.contains(id) {
-                        entry.progress = self.progress(place, id);
-                    }
-                    if listing.now.contains(id) {
-                        entry.progress.next_try = None;
-                    }
-                    entries.push(entry);
-                }
+            match self.listed(place, id, &listing) {
+                Ok(entry) => survey.entries.push(entry),
                 Err(SpoolError::Gone(_)) => {}
-                Err(problem) => self.tell(place, id, &problem),
+                Err(problem) => {
+                    self.tell(place, id, &problem);
+                    if !matches!(problem, SpoolError::Damaged { .. }) {
+                        survey.unread.insert(id.clone());
+                    }
+                }
             }
         }
         if place == Place::Queue {
             self.known().retain(|id, _| listing.ids.contains(id));
         }
-        Ok(entries)
+        Ok(survey)
+    }
+
+    fn listed(&self, place: Place, id: &str, listing: &Listing) -> Result<Entry, SpoolError> {
+        let mut entry = self.known_entry(place, id)?;
+        if listing.progress.contains(id) {
+            entry.progress = self.progress(place, id)?;
+        }
+        if listing.now.contains(id) {
+            entry.progress.next_try = None;
+        }
+        Ok(entry)
     }
 
     /// Of a listed message, without its progress.
@@ -206,7 +220,7 @@ impl Files {
         for place in [Place::Queue, Place::Failed, Place::Queue] {
             match self.entry(place, id) {
                 Ok(mut entry) => {
-                    entry.progress = self.progress(place, id);
+                    entry.progress = self.progress(place, id)?;
                     if self.side(place, id, NOW).exists() {
                         entry.progress.next_try = None;
                     }
@@ -260,21 +274,18 @@ impl Files {
         self.folder(place).file(&format!("{id}.{kind}"))
     }
 
-    /// One that is damaged can't have been precious: such are synced before they take their name.
-    pub(super) fn progress(&self, place: Place, id: &str) -> Progress {
+    /// One that is damaged can't have been precious: such are synced before they take their name. One that can't be
+    /// read may be.
+    fn progress(&self, place: Place, id: &str) -> Result<Progress, SpoolError> {
         let path = self.side(place, id, PROGRESS);
         let octets = match std::fs::read(&path) {
-            Ok(octets) => octets,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Progress::default(),
-            Err(error) => {
-                warn!(path = %path.display(), %error, "a message's progress can't be read");
-                return Progress::default();
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Progress::default()),
+            read => read.map_err(SpoolError::at(&path))?,
         };
-        serde_json::from_slice(&octets).unwrap_or_else(|error| {
+        Ok(serde_json::from_slice(&octets).unwrap_or_else(|error| {
             warn!(path = %path.display(), %error, "a message's progress is damaged");
             Progress::default()
-        })
+        }))
     }
 
     pub(super) fn write_progress(
@@ -405,42 +416,9 @@ impl Files {
         }
     }
 
-    /// What was left by processes that ended: messages that were never accepted, drafts of small files, and what
-    /// stands beside messages that are gone.
-    pub(super) fn clear_leftovers(&self) {
-        let now = self.clock.now().as_millis();
-        for folder in [&self.incoming, &self.queue, &self.failed] {
-            let Ok(files) = std::fs::read_dir(&folder.path) else { continue };
-            for path in files.filter_map(|file| Some(file.ok()?.path())) {
-                let message = folder.path == self.incoming.path && is_free(&path);
-                let side = path.extension().is_some() && !path.with_extension("").exists();
-                let draft = path.extension().is_some_and(|kind| kind == "new");
-                if (message || side || draft)
-                    && age_at(&path, now).is_some_and(|age| age > LEFTOVER)
-                {
-                    debug!(path = %path.display(), "a leftover of the spool is cleared away");
-                    // The next time, if not now.
-                    let _ = std::fs::remove_file(&path);
-                }
-            }
-        }
-    }
-
     fn known(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Whether no process writes it: whoever does has it locked.
-fn is_free(path: &Path) -> bool {
-    File::open(path).is_ok_and(|file| file.try_lock().is_ok())
-}
-
-/// In milliseconds.
-fn age_at(path: &Path, now: i64) -> Option<i64> {
-    let modified = std::fs::metadata(path).ok()?.modified().ok()?;
-    let since = modified.duration_since(std::time::UNIX_EPOCH).ok()?;
-    Some(now - i64::try_from(since.as_millis()).ok()?)
 }
 
 /// A folder that was made by hand, or restored from a copy.

@@ -284,3 +284,17 @@ fn no_room(error: &SpoolError) -> Reply {
         false => Reply::new(452, "4.3.1 the spool can't be written; try again later"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_taken_is_told_in_words() {
+        let told = |messages| Taken { messages, ..Taken::default() }.to_string();
+        assert_eq!(
+            [0, 1, 2].map(told),
+            ["0 messages taken", "1 message taken", "2 messages taken"]
+        );
+    }
+}

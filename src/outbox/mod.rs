@@ -3,9 +3,9 @@
 //! | files | what they do |
 //! | --- | --- |
 //! | `intake` | a session that brings messages |
-//! | `incoming`, `spool`, `entry`, `content`, `journal` | the spool on the disk |
+//! | `incoming`, `spool`, `entry`, `content`, `journal`, `leftovers` | the spool on the disk |
 //! | `mend`, `straighten`, `header`, `address` | senders and headers, put right |
-//! | `dispatch`, `queue`, `worker` | what goes when, and what comes of it |
+//! | `dispatch`, `queue`, `worker`, `settle` | what goes when, and what comes of it |
 //! | `courier` | what a way to the provider does, and tells |
 //! | `smtp` | the way by SMTP |
 //! | `graph` | the way by Microsoft Graph |
@@ -32,6 +32,7 @@ mod header;
 mod incoming;
 mod intake;
 mod journal;
+mod leftovers;
 mod listing;
 mod mend;
 mod mime;
@@ -39,6 +40,7 @@ mod part;
 mod queue;
 mod report;
 mod room;
+mod settle;
 mod smtp;
 mod spool;
 mod straighten;

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use super::entry::Entry;
+use super::files::Survey;
 use crate::clock::Timestamp;
 use crate::config::SpoolSettings;
 
@@ -27,6 +28,8 @@ pub(super) struct Queue {
     settings: SpoolSettings,
     mailboxes: BTreeMap<String, Mailbox>,
     left: Left,
+    /// What was given up and is still in the spool.
+    leaving: HashSet<String>,
 }
 
 /// A message that is to be delivered now.
@@ -89,7 +92,12 @@ struct Left {
 
 impl Queue {
     pub(super) fn new(settings: &SpoolSettings) -> Self {
-        Self { settings: settings.clone(), mailboxes: BTreeMap::new(), left: Left::default() }
+        Self {
+            settings: settings.clone(),
+            mailboxes: BTreeMap::new(),
+            left: Left::default(),
+            leaving: HashSet::new(),
+        }
     }
 
     /// A message was accepted.
@@ -99,17 +107,20 @@ impl Queue {
         }
     }
 
-    /// Takes over what the spool has: after the start, and when another process has changed something. Then a person
-    /// wants something, so that what is held by the schedule is tried at once.
-    pub(super) fn take_over(&mut self, entries: Vec<Entry>) {
-        let there: HashSet<&String> = entries.iter().map(|entry| &entry.id).collect();
+    /// Takes over what the spool has: after the start, and when another process has changed something.
+    pub(super) fn take_over(&mut self, survey: Survey) {
+        let Survey { entries, unread } = survey;
+        let there: HashSet<&String> =
+            entries.iter().map(|entry| &entry.id).chain(&unread).collect();
         for mailbox in self.mailboxes.values_mut() {
             for lane in mailbox.lanes.values_mut() {
                 lane.waiting.retain(|id, _| there.contains(id));
             }
-            mailbox.try_now();
         }
         for entry in entries {
+            if self.leaving.contains(&entry.id) {
+                continue;
+            }
             match self.waiting(&entry) {
                 // Memory knows at least as much as the disk; what a person wants stands there.
                 Some(known) if entry.progress.next_try.is_none() => known.progress.next_try = None,
@@ -211,14 +222,20 @@ impl Queue {
         self.end(&entry);
         let name = entry.mailbox.clone();
         self.insert(entry);
-        let (retry, give_up) = (self.settings.retry.clone(), self.settings.give_up);
+        let settings = &self.settings;
         let mailbox = self.mailboxes.entry(name).or_default();
-        let hold = mailbox.hold(job.round, held.wait, &retry, now);
-        let expired = mailbox.take_expired(give_up, now);
+        let hold = mailbox.hold(job.round, held.wait, &settings.retry, now);
+        let expired = mailbox.take_expired(settings, hold.failures, now);
         for entry in &expired {
             self.left.add(&entry.id);
+            self.leaving.insert(entry.id.clone());
         }
         (hold, expired)
+    }
+
+    /// What was given up has left the spool.
+    pub(super) fn given_up(&mut self, id: &str) {
+        self.leaving.remove(id);
     }
 
     /// Whether there is nothing.
@@ -288,10 +305,16 @@ impl Mailbox {
         hold
     }
 
-    fn take_expired(&mut self, give_up: Duration, now: Timestamp) -> Vec<Entry> {
+    fn take_expired(
+        &mut self,
+        settings: &SpoolSettings,
+        failures: u32,
+        now: Timestamp,
+    ) -> Vec<Entry> {
+        let is_old = |entry: &Entry| is_expired(settings, entry, failures, now);
         let mut expired = Vec::new();
         for lane in self.lanes.values_mut() {
-            let old = lane.waiting.extract_if(.., |_, entry| is_expired(entry, give_up, now));
+            let old = lane.waiting.extract_if(.., |_, entry| is_old(entry));
             expired.extend(old.map(|(_, entry)| entry));
         }
         expired
@@ -337,8 +360,9 @@ pub(super) fn next_try(
     entry: &Entry,
     now: Timestamp,
 ) -> Option<Timestamp> {
-    let again = !is_expired(entry, settings.give_up, now);
-    again.then(|| now.plus(wait(&settings.retry, entry.progress.attempts)))
+    let attempts = entry.progress.attempts;
+    let again = !is_expired(settings, entry, attempts, now);
+    again.then(|| now.plus(wait(&settings.retry, attempts)))
 }
 
 /// Behind so many attempts.
@@ -348,8 +372,15 @@ fn wait(retry: &[Duration], attempts: u32) -> Duration {
     wait.unwrap_or(LONGEST_HOLD).max(SHORTEST_HOLD)
 }
 
-fn is_expired(entry: &Entry, give_up: Duration, now: Timestamp) -> bool {
-    entry.since().plus(give_up) <= now
+/// Whether it has waited for too long. Time alone does not tell: gatepost may have been off, or the clock wrong when the
+/// message came. So the waits of the schedule that fit into that time come first.
+fn is_expired(settings: &SpoolSettings, entry: &Entry, attempts: u32, now: Timestamp) -> bool {
+    let waits = settings.retry.iter().scan(Duration::ZERO, |sum, wait| {
+        *sum = sum.saturating_add(*wait);
+        (*sum <= settings.give_up).then_some(())
+    });
+    let fewest = u32::try_from(waits.count()).unwrap_or(u32::MAX);
+    attempts > fewest && entry.since().plus(settings.give_up) <= now
 }
 
 #[cfg(test)]

@@ -113,6 +113,11 @@ impl SmtpCourier {
                 () = live.turn.message() => {}
                 () = self.route.stop.cancelled() => return stopping(),
             }
+            if message.content.is_dropped() {
+                live.turn.message_done();
+                self.live = Some(live);
+                return dropped();
+            }
             let ended = live.submit(message).await;
             live.turn.message_done();
             if ended.untouched && reused {
@@ -191,6 +196,8 @@ impl SmtpCourier {
                     pace.recipients_used_up(&self.account, &said);
                 } else if wait.is_some() || said.starts_with("432") || said.contains(" 4.3.2") {
                     pace.hold(&self.account, Protocol::Smtp, wait);
+                } else {
+                    return Outcome::Broken { reason: said };
                 }
                 let remedy = remedy(&said, &self.account.mailbox);
                 Outcome::Held { reason: said, wait, remedy }
@@ -343,6 +350,11 @@ impl Live {
 
 fn stopping() -> Outcome {
     Outcome::Held { reason: Refusal::ShuttingDown.text(), wait: None, remedy: None }
+}
+
+/// Its turn may have taken hours. The spool knows that the message is gone, and so holds nothing.
+fn dropped() -> Outcome {
+    Outcome::Held { reason: "it was dropped meanwhile".into(), wait: None, remedy: None }
 }
 
 fn is_quota(said: &str) -> bool {

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use super::content::Content;
 use super::entry::{self, Damaged, Entry, Place};
 use super::error::SpoolError;
-use super::files::{Files, Stamp};
+use super::files::{Files, Stamp, Survey};
 use super::folder::shared_file;
 use super::journal::{Journal, What};
 use super::listing::{Listing, NOW, PROGRESS};
@@ -72,12 +72,17 @@ impl Spool {
 
     /// What waits, in order of arrival.
     pub async fn waiting(&self) -> Result<Vec<Entry>, SpoolError> {
-        self.run(|files| files.entries(Place::Queue)).await
+        self.survey().await.map(|survey| survey.entries)
+    }
+
+    /// The same, and what can't be read just now.
+    pub(super) async fn survey(&self) -> Result<Survey, SpoolError> {
+        self.run(|files| files.survey(Place::Queue)).await
     }
 
     /// What has failed, in order of arrival.
     pub async fn failed(&self) -> Result<Vec<Entry>, SpoolError> {
-        self.run(|files| files.entries(Place::Failed)).await
+        self.run(|files| files.survey(Place::Failed).map(|survey| survey.entries)).await
     }
 
     /// Files that can't be read as messages, wherever they are.

@@ -6,6 +6,7 @@
 //! | `schedule` | outages, waits and orders, under paused time |
 //! | `verdicts` | recipients, ways, failures and who is told |
 //! | `ends` | stops, crashes, and two processes with one spool |
+//! | `trouble` | faults, disks and messages that must keep nothing back for good |
 //! | `smtp` | the courier that speaks SMTP, with the emulated Exchange |
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 #![allow(clippy::print_stderr, reason = "tests")]
@@ -13,5 +14,6 @@
 mod ends;
 mod schedule;
 mod smtp;
+mod trouble;
 mod verdicts;
 mod world;

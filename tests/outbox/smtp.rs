@@ -29,6 +29,8 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// A delivery by SMTP, and an Exchange that takes it.
 struct Site {
     emulator: Emulator,
+    config: Arc<Config>,
+    pace: Arc<Pace>,
     spool: Spool,
     outbox: Outbox,
     tracker: TaskTracker,
@@ -62,10 +64,11 @@ impl Site {
         let tokens =
             Tokens::start(&config.accounts, endpoint, &store, &clock, &nobody, &tracker, &stop);
         let smtp = config.accounts[0].app.provider.smtp.clone().unwrap();
+        let pace = Pace::new(store, clock.clone(), nobody.clone());
         let route = Arc::new(SmtpRoute {
             server: Arc::new(Server::new(Protocol::Smtp, smtp, tls)),
             tokens: Arc::new(tokens),
-            pace: Pace::new(store, clock.clone(), nobody.clone()),
+            pace: Arc::clone(&pace),
             stop: stop.clone(),
         });
         let spool = Spool::open(&config.state_dir, &config.spool, clock.clone()).unwrap();
@@ -84,7 +87,7 @@ impl Site {
             stop: stop.clone(),
             cut: CancellationToken::new(),
         });
-        Self { emulator, spool, outbox, tracker, stop, _folder: folder }
+        Self { emulator, config, pace, spool, outbox, tracker, stop, _folder: folder }
     }
 
     fn control(&self) -> &Control {
@@ -239,6 +242,21 @@ async fn the_limits_are_kept_not_hit() {
     assert_eq!((control.sent().len(), control.limits_hit()), (40, 0));
     assert!(control.most_smtp_sessions(JANE) <= 3, "{}", control.most_smtp_sessions(JANE));
     assert!(control.connections() <= 6, "{} connections", control.connections());
+    site.end().await;
+}
+
+/// The provider may want the mailbox left alone for hours, and a person may change their mind meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_is_dropped_while_it_waits_for_its_turn_is_not_sent() {
+    let site = Site::new().await;
+    let account = site.config.account(JANE).unwrap();
+    site.pace.hold(&account, Protocol::Smtp, Some(Duration::from_secs(2)));
+    let dropped = site.put("a", b"dropped\r\n", &[TO]).await;
+    site.put("a", b"kept\r\n", &[TO]).await;
+    sleep(Duration::from_millis(500)).await;
+    assert!(site.spool.drop_message(&dropped.id).await.unwrap());
+    site.drained().await;
+    assert_eq!(site.bodies(), [b"kept\r\n"]);
     site.end().await;
 }
 

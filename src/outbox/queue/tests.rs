@@ -35,7 +35,11 @@ fn queue(entries: &[(u64, &str)]) -> Queue {
 }
 
 fn number(job: &Job) -> u64 {
-    crate::outbox::entry::millis_of(&job.entry.id).unwrap()
+    number_of(&job.entry)
+}
+
+fn number_of(entry: &Entry) -> u64 {
+    crate::outbox::entry::millis_of(&entry.id).unwrap()
 }
 
 fn all(queue: &mut Queue, now: u64) -> Vec<Job> {
@@ -52,6 +56,10 @@ fn held(wait: Option<u64>) -> Held {
 
 fn hold(queue: &mut Queue, job: &Job, wait: Option<u64>, now: u64) -> Hold {
     queue.held(job, job.entry.clone(), &held(wait), at(now)).0
+}
+
+fn take_over(queue: &mut Queue, entries: Vec<Entry>) {
+    queue.take_over(Survey { entries, ..Survey::default() });
 }
 
 /// A verdict of later, as the dispatcher tells it.
@@ -202,22 +210,36 @@ fn probes_change_between_lanes() {
 }
 
 #[test]
-fn what_is_too_old_is_given_up_only_after_an_attempt() {
+fn what_is_too_old_is_given_up_only_after_the_schedules_waits() {
     let day = 86_400;
     let mut queue = queue(&[]);
-    queue.take_over(vec![
-        entry(1, "a", "x", 0),
-        entry(2, "a", "x", day),
-        entry(3, "a", "y", 4 * day),
-    ]);
+    take_over(
+        &mut queue,
+        vec![entry(1, "a", "x", 0), entry(2, "a", "x", day), entry(3, "a", "y", 4 * day)],
+    );
     let now = 5 * day;
-    let job = queue.next("a", at(now)).unwrap();
-    assert_eq!(number(&job), 1);
-    let (_, expired) = queue.held(&job, job.entry.clone(), &held(None), at(now));
-    assert_eq!(expired.iter().map(|entry| &entry.id).collect::<Vec<_>>(), [&id_of(1)]);
-    queue.arrived(job.entry);
+    let first = queue.next("a", at(now)).unwrap();
+    assert_eq!(number(&first), 1);
+    let (mut job, mut given_up) = (first.clone(), Vec::new());
+    for _ in 0..5 {
+        let (_, expired) = queue.held(&job, job.entry.clone(), &held(None), at(now));
+        given_up.push(expired.iter().map(number_of).collect::<Vec<_>>());
+        queue.try_now();
+        job = queue.next("a", at(now)).unwrap();
+    }
+    assert_eq!(given_up, [vec![], vec![], vec![], vec![], vec![1]]);
+    queue.put_back(job.entry);
+    queue.arrived(first.entry.clone());
     assert_eq!(queue.mailboxes.values().map(|m| m.lanes["x"].waiting.len()).sum::<usize>(), 1);
+    let waiting = |queue: &Queue| queue.mailboxes["a"].lanes["x"].waiting.contains_key(&id_of(1));
+    take_over(&mut queue, vec![first.entry.clone()]);
+    assert!(!waiting(&queue), "it is still on its way out");
+    queue.given_up(&id_of(1));
+    take_over(&mut queue, vec![first.entry]);
+    assert!(waiting(&queue), "a person wants it tried again");
     let mut renewed = entry(5, "a", "x", 0);
+    assert!(next_try(&queue.settings, &renewed, at(now)).is_some());
+    renewed.progress.attempts = 5;
     assert_eq!(next_try(&queue.settings, &renewed, at(now)), None);
     renewed.progress.renewed = Some(at(now - 1));
     assert!(next_try(&queue.settings, &renewed, at(now)).is_some());
@@ -242,7 +264,10 @@ fn a_change_by_another_process_is_taken_over() {
     let mut queue = queue(&[(1, "x"), (2, "x"), (3, "x")]);
     let first = queue.next("a", at(0)).unwrap();
     // 2 was dropped, 4 has come, and 1 is still listed
-    queue.take_over(vec![entry(1, "a", "x", 0), entry(3, "a", "x", 0), entry(4, "a", "x", 0)]);
+    take_over(
+        &mut queue,
+        vec![entry(1, "a", "x", 0), entry(3, "a", "x", 0), entry(4, "a", "x", 0)],
+    );
     assert!(queue.next("a", at(0)).is_none(), "1 is at work");
     queue.gone(&first);
     let mut order = Vec::new();
@@ -252,7 +277,7 @@ fn a_change_by_another_process_is_taken_over() {
     }
     assert_eq!(order, [3, 4]);
     // one that has failed and is tried again by a person
-    queue.take_over(vec![entry(3, "a", "x", 0)]);
+    take_over(&mut queue, vec![entry(3, "a", "x", 0)]);
     assert!(queue.next("a", at(0)).is_some());
     // a late word of an arrival
     queue.arrived(entry(4, "a", "x", 0));
@@ -270,10 +295,10 @@ fn a_message_that_waits_is_due_when_a_person_wants_it() {
     known.progress.next_try = Some(at(60));
     queue.later(&job, known.clone());
     assert!(queue.next("a", at(1)).is_none());
-    queue.take_over(vec![known]);
+    take_over(&mut queue, vec![known]);
     assert!(queue.next("a", at(1)).is_none());
     // its progress could not be written
-    queue.take_over(vec![entry(1, "a", "x", 0)]);
+    take_over(&mut queue, vec![entry(1, "a", "x", 0)]);
     let job = queue.next("a", at(1)).unwrap();
     assert_eq!(job.entry.progress.done, ["one"]);
 }
@@ -283,7 +308,7 @@ fn a_message_is_given_out_once_however_often_it_is_told() {
     let mut queue = queue(&[(1, "x"), (1, "x")]);
     let job = queue.next("a", at(0)).unwrap();
     queue.arrived(job.entry.clone());
-    queue.take_over(vec![job.entry.clone()]);
+    take_over(&mut queue, vec![job.entry.clone()]);
     assert!(queue.next("a", at(0)).is_none());
     queue.put_back(job.entry);
     assert_eq!(all(&mut queue, 0).len(), 1);
