@@ -21,13 +21,13 @@ use tracing::{info, warn};
 
 use crate::access::Access;
 use crate::attention::Attention;
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, Listener};
 use crate::connection::{Door, Gate};
 use crate::net::ServerTls;
 use crate::oauth::{Tokens, watch_expiry};
 use crate::outbox::{Outbox, OutboxParts, Spool};
-use crate::pace::Pace;
+use crate::pace::{COUNTED, Pace};
 use crate::sessions::Sessions;
 use crate::store::{LiveSessions, SessionBoard, Store};
 use crate::vocabulary::Protocol;
@@ -83,6 +83,7 @@ impl App {
         ));
         let pace = Pace::new(store.clone(), clock.clone(), attention.clone());
         pace.load().await?;
+        remember_minute(&config, &spool, &pace, clock.now());
         let outbox = Outbox::start(OutboxParts {
             config: Arc::clone(&config),
             spool: spool.clone(),
@@ -166,6 +167,15 @@ impl App {
             self.spawn(accept(door, socket, tracker, ids));
         }
         Ok(())
+    }
+}
+
+/// The provider counts what went out just before a restart.
+fn remember_minute(config: &Config, spool: &Spool, pace: &Pace, now: Timestamp) {
+    for event in spool.journal().delivered_since(now.minus(COUNTED)) {
+        if let Some(account) = config.account(&event.mailbox) {
+            pace.remember(&account, now.saturating_since(event.at));
+        }
     }
 }
 

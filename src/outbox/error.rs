@@ -9,7 +9,9 @@ use crate::private_file::PrivateFileError;
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolError {
     /// There is no room for more: `452 4.3.1`.
-    #[error("the spool has no room: {why}\nhint: make room on the disk, raise size in [spool], or drop what nobody needs: gatepost spool list")]
+    #[error(
+        "the spool has no room: {why}\nhint: make room on the disk, raise size in [spool], or drop what nobody needs: gatepost spool list"
+    )]
     Full {
         /// Which room.
         why: String,

@@ -97,6 +97,20 @@ impl Journal {
         [&self.path, &self.former()].into_iter().find_map(|path| last_of(path, id))
     }
 
+    /// What was delivered from then on, oldest first: the messages that still count towards the provider's minute.
+    pub fn delivered_since(&self, at: Timestamp) -> Vec<Event> {
+        let mut events: Vec<_> = [&self.path, &self.former()]
+            .into_iter()
+            .filter_map(|path| std::fs::read(path).ok())
+            .flat_map(|text| {
+                backwards(&text).take_while(|event| event.at >= at).collect::<Vec<_>>()
+            })
+            .filter(|event| event.event == What::Delivered)
+            .collect();
+        events.reverse();
+        events
+    }
+
     fn former(&self) -> PathBuf {
         self.path.with_extension("1")
     }
@@ -104,7 +118,11 @@ impl Journal {
 
 fn last_of(path: &Path, id: &str) -> Option<Event> {
     let text = std::fs::read(path).ok()?;
+    backwards(&text).find(|event| event.id == id)
+}
+
+/// The newest first. A line that was cut off by a crash is none.
+fn backwards(text: &[u8]) -> impl Iterator<Item = Event> + '_ {
     let lines = text.split(|&octet| octet == b'\n').rev();
-    let mut events = lines.filter_map(|line| serde_json::from_slice::<Event>(line).ok());
-    events.find(|event| event.id == id)
+    lines.filter_map(|line| serde_json::from_slice::<Event>(line).ok())
 }

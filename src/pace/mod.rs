@@ -35,6 +35,9 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// counted it, and a message whose connection broke is counted later than gatepost sees that.
 const MARGIN: Duration = Duration::from_secs(1);
 
+/// For how long a message counts behind its end.
+pub const COUNTED: Duration = MINUTE.saturating_add(MARGIN);
+
 /// How long a mailbox is left alone when the provider says 432 without a time. It says so when another program
 /// has the mailbox's connections, whose sessions last for seconds; the pause doubles each time that it was too
 /// short.
@@ -117,6 +120,13 @@ impl Pace {
     /// Takes over the day's recipients from the store.
     pub async fn load(&self) -> Result<(), StoreError> {
         self.counts.load(&self.store, self.clock.now()).await
+    }
+
+    /// Counts a message of a former life towards the minute; oldest first, before any of this one.
+    pub fn remember(&self, account: &Account, ago: Duration) {
+        if let Some(messages) = &self.lane(account).messages {
+            messages.remember(ago);
+        }
     }
 
     /// Writes the day's recipients to the store.
@@ -339,7 +349,7 @@ impl Lane {
             mailbox,
             places: limits.connections.map(places),
             queued: AtomicUsize::new(0),
-            messages: limits.messages_per_minute.map(|limit| Window::new(limit, MINUTE + MARGIN)),
+            messages: limits.messages_per_minute.map(|limit| Window::new(limit, COUNTED)),
             told: Mutex::default(),
             limits,
         }

@@ -67,6 +67,13 @@ impl Window {
         self.take().ok()
     }
 
+    /// Counts a message of a former life, which ended so long ago: oldest first, before all others.
+    pub(super) fn remember(&self, ago: Duration) {
+        if let Some(ended) = Instant::now().checked_sub(ago) {
+            self.slots().ended.push_back(ended);
+        }
+    }
+
     /// How many count now.
     pub(super) fn used(&self) -> usize {
         let slots = self.slots();
@@ -111,6 +118,19 @@ mod tests {
     use super::*;
 
     const SPAN: Duration = Duration::from_secs(60);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_former_life_counts() {
+        advance(SPAN).await;
+        let window = Window::new(2, SPAN);
+        window.remember(Duration::from_secs(50));
+        window.remember(Duration::from_secs(20));
+        let start = Instant::now();
+        let _first = window.enter().await;
+        assert_eq!(start.elapsed(), Duration::from_secs(10));
+        let _second = window.enter().await;
+        assert_eq!(start.elapsed(), Duration::from_secs(40));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn no_stretch_has_more_than_the_limit() {

@@ -82,3 +82,27 @@ async fn forty_devices_and_thirty_messages_a_minute() {
     judge(&site, Duration::from_secs(240)).await;
     println!("delivered within {:?}", began.elapsed());
 }
+
+/// The provider's minute goes on while the proxy is killed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes more than a minute"]
+async fn the_minute_is_remembered_over_a_kill() {
+    let account = "limits = { messages_per_minute = 10 }";
+    let mut site = Site::new(Plan { emulated: emulated(10), account, more: "" }).await;
+    let send = async |site: &Site, count: usize| {
+        let mut device = Device::connect(site.spool).await.unwrap();
+        device.log_in("scans@contoso.example", &site.passwords[0]).await.unwrap();
+        for number in 0..count {
+            let message =
+                format!("From: <scans@contoso.example>\r\nSubject: {number}\r\n\r\nscan\r\n");
+            device.send("scans@contoso.example", "a@b.example", message.as_bytes()).await.unwrap();
+        }
+    };
+    send(&site, 10).await;
+    site.arrived(10, Duration::from_secs(5)).await;
+    site.kill();
+    site.start();
+    send(&site, 5).await;
+    site.arrived(15, Duration::from_secs(75)).await;
+    assert_eq!(site.emulator.control().limits_hit(), 0, "the upstream had to say 432");
+}
