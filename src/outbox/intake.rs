@@ -118,6 +118,7 @@ impl Intake<'_> {
             told: 0,
             message: Message::None,
             mends: Vec::new(),
+            deaf: false,
             taken: Taken::default(),
         };
         match session.run().await {
@@ -151,6 +152,8 @@ struct Session<'a> {
     message: Message,
     /// Of the envelope of the message that is coming in.
     mends: Vec<String>,
+    /// The client has closed its ears: nothing can be written to it.
+    deaf: bool,
     taken: Taken,
 }
 
@@ -254,16 +257,22 @@ impl Session<'_> {
         }
     }
 
+    /// What a device has sent before a reset is still to be read, and may be a whole message: it never waits for
+    /// answers.
     async fn write(&mut self) -> io::Result<()> {
         let replies = std::mem::take(&mut self.replies);
-        if replies.is_empty() {
+        if replies.is_empty() || self.deaf {
             return Ok(());
         }
         let write = async {
             self.stream.write_all(&replies).await?;
             self.stream.flush().await
         };
-        timeout(WRITE, write).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        match timeout(WRITE, write).await {
+            Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+            Ok(written) => self.deaf = written.is_err(),
+        }
+        Ok(())
     }
 
     /// A client that is gone does not hear the goodbye.
