@@ -37,22 +37,25 @@ pub struct Recipient {
 pub struct AllowedRecipients(Vec<String>);
 
 impl AllowedRecipients {
-    /// Addresses, or domains as `contoso.com`, `@contoso.com` or `*@contoso.com`. Letter case does not matter.
-    /// None at all: nobody is allowed.
+    /// Addresses, or domains as `contoso.com`, `@contoso.com` or `*@contoso.com`. The case of ASCII letters does not
+    /// matter. None at all: nobody is allowed.
     pub fn new(entries: Vec<String>) -> Self {
         let plain = |entry: &String| {
-            let entry = entry.trim().trim_end_matches('.').to_lowercase();
+            let entry = entry.trim().trim_end_matches('.').to_ascii_lowercase();
             let domain = entry.strip_prefix("*@").or_else(|| entry.strip_prefix('@'));
             domain.map_or_else(|| entry.clone(), str::to_owned)
         };
         Self(entries.iter().map(plain).filter(|entry| !entry.is_empty()).collect())
     }
 
-    /// Whether the address or its domain is in the list; a domain does not stand for its subdomains.
+    /// Whether the address or its domain is in the list; a domain does not stand for its subdomains, nor for a local
+    /// part in which old servers see another domain (`jane%evil.example@contoso.com`). Of other letters than ASCII's
+    /// the case counts: in Unicode a Kelvin sign is a capital k.
     pub fn allows(&self, address: &str) -> bool {
-        let address = address.to_lowercase();
-        let Some((_, domain)) = address.rsplit_once('@') else { return false };
-        self.0.iter().any(|entry| *entry == address || entry == domain)
+        let address = address.to_ascii_lowercase();
+        let Some((local, domain)) = address.rsplit_once('@') else { return false };
+        let routes = local.contains(['%', '!', '@', ':', '"']);
+        self.0.iter().any(|entry| *entry == address || !routes && entry == domain)
     }
 }
 
@@ -181,7 +184,7 @@ impl Command {
             self.mended("without the closing bracket");
             return bare_path(behind.trim());
         };
-        let parameters = parameters.trim_start_matches(['>', ' ']);
+        let parameters = self.behind(parameters.trim_start_matches(['>', ' ']));
         let address = inside.trim_start_matches(['<', ' ']).trim_end();
         if address.len() < inside.len() {
             self.mended("with spaces or brackets inside the brackets");
@@ -195,6 +198,19 @@ impl Command {
         }
         self.mended("with a display name");
         Path { address, parameters }
+    }
+
+    /// The parameters, without a display name in front of them. A parameter that is not known here is none: it has
+    /// a value, or is written in capitals (`REQUIRETLS`), and to overlook it would be to break a promise.
+    fn behind<'a>(&mut self, text: &'a str) -> &'a str {
+        let known = text.split(' ').take_while(|word| !parameters::is_known(word));
+        let length: usize = known.map(|word| word.len() + 1).sum();
+        let (name, parameters) = text.split_at_checked(length).unwrap_or((text, ""));
+        if name.contains(['=', '@', '<', '>']) || !name.contains(char::is_lowercase) {
+            return text;
+        }
+        self.mended("with a display name");
+        parameters
     }
 
     /// An address without the faults that can be mended.
