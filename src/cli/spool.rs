@@ -137,6 +137,8 @@ fn state(entry: &Entry, place: Place, now: Timestamp) -> String {
         (Place::Queue, Some(next)) if next > now => {
             format!("next in {}{attempts}", ui::duration(next.saturating_since(now)))
         }
+        // Tried, and then not the message's own next attempt is awaited, but its mailbox's.
+        (Place::Queue, None) if entry.progress.last_try.is_some() => format!("held{attempts}"),
         (Place::Queue, _) => format!("due{attempts}"),
     }
 }

@@ -30,6 +30,9 @@ const PASSWORD: &str = "send-test";
 /// How often the spool is looked at.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// How often a message may be gone without a word: the journal is written behind its end, and not always at once.
+const GONE: u32 = 20;
+
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// Whom to send it to
@@ -112,12 +115,16 @@ fn message(account: &Account, to: &str) -> Vec<u8> {
 /// Looks at the spool until the message is gone, and says what happens meanwhile.
 async fn follow(spool: &Spool, account: &Account, id: &str, wait: Duration) -> Result<()> {
     let began = Instant::now();
-    let mut told = None;
+    let (mut told, mut gone) = (None, 0);
     while began.elapsed() < wait {
         match spool.find(id).await? {
             Some((entry, Place::Failed)) => {
-                let why = last_words(&entry);
-                return refused(account, "it can't be delivered", &why);
+                let (what, why) = ("it can't be delivered", last_words(&entry));
+                // What it means may be said already.
+                return match told.as_ref() == Some(&why) {
+                    true => bail!("{what}: {why}"),
+                    false => refused(account, what, &why),
+                };
             }
             Some((entry, Place::Queue)) if entry.progress.last_error != told => {
                 if let Some(error) = &entry.progress.last_error {
@@ -132,6 +139,7 @@ async fn follow(spool: &Spool, account: &Account, id: &str, wait: Duration) -> R
                     return ui::out(&format!("delivered: {}", event.said));
                 }
                 Some(event) => return refused(account, event.event.name(), &event.said),
+                None if gone < GONE => gone += 1,
                 None => bail!("the message {id} is gone, and the journal does not say why"),
             },
         }
