@@ -12,12 +12,18 @@
     reason = "tests, which tell what they measured"
 )]
 
+mod commands;
 mod device;
+mod doors;
 mod kills;
 mod large;
+mod mends;
 mod outage;
+mod panels;
 mod rush;
 mod site;
+mod wire;
 
 pub(crate) use device::Device;
 pub(crate) use site::{Plan, Site};
+pub(crate) use wire::Wire;

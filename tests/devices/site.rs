@@ -1,9 +1,11 @@
 //! An emulated Exchange, and the proxy as a process.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use gatepost::access::{Hasher, generate};
@@ -32,12 +34,19 @@ pub(crate) struct Site {
     pub(crate) direct: SocketAddr,
     /// An app password for each of the emulator's mailboxes.
     pub(crate) passwords: Vec<String>,
-    folder: tempfile::TempDir,
+    pub(crate) folder: tempfile::TempDir,
     proxy: Option<Child>,
+    /// What the proxy has said on standard error.
+    said: Arc<Mutex<String>>,
 }
 
 impl Site {
     pub(crate) async fn new(plan: Plan) -> Self {
+        Self::with(plan, |configuration| configuration).await
+    }
+
+    /// The same with a configuration that is changed before its proxy starts.
+    pub(crate) async fn with(plan: Plan, edit: impl FnOnce(String) -> String) -> Self {
         let emulator = Emulator::start(plan.emulated.clone()).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         let (spool, direct) = (free_port(), free_port());
@@ -61,14 +70,15 @@ impl Site {
             text +=
                 &format!("[[account]]\nmailbox = \"{mailbox}\"\napp = \"lab\"\n{}\n", plan.account);
         }
-        fs::write(path("gatepost.toml"), text + plan.more).unwrap();
+        fs::write(path("gatepost.toml"), edit(text + plan.more)).unwrap();
         let store = Store::open(&path("state"), None).await.unwrap();
         let mut passwords = Vec::new();
         for mailbox in &plan.emulated.mailboxes {
             passwords.push(add_password(&store, mailbox).await);
         }
         store.close().await;
-        let mut site = Self { emulator, spool, direct, passwords, folder, proxy: None };
+        let said = Arc::default();
+        let mut site = Self { emulator, spool, direct, passwords, folder, proxy: None, said };
         site.start();
         site
     }
@@ -78,24 +88,25 @@ impl Site {
         let mut child = Command::new(env!("CARGO_BIN_EXE_gatepost"))
             .args(["run", "--config"])
             .arg(self.folder.path().join("gatepost.toml"))
-            .env("GATEPOST_LOG", std::env::var("GATEPOST_LOG").unwrap_or("warn".into()))
+            .env("GATEPOST_LOG", std::env::var("GATEPOST_LOG").unwrap_or("info".into()))
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let mut words = BufReader::new(child.stderr.take().unwrap());
         let began = Instant::now();
-        let mut line = String::new();
-        while !line.contains("gatepost is ready") {
-            line.clear();
-            let read = words.read_line(&mut line).unwrap();
-            assert!(read > 0 && began.elapsed() < READY, "the proxy does not start: {line}");
+        let mut lines = String::new();
+        while !lines.contains("gatepost is ready") {
+            let read = words.read_line(&mut lines).unwrap();
+            assert!(read > 0 && began.elapsed() < READY, "the proxy does not start: {lines}");
         }
         // What it says later must not fill the pipe.
+        let said = Arc::clone(&self.said);
         std::thread::spawn(move || {
-            let mut said = Vec::new();
-            let _ = words.read_to_end(&mut said);
-            if std::env::var_os("GATEPOST_LOG").is_some() {
-                eprintln!("{}", String::from_utf8_lossy(&said));
+            for line in words.lines().map_while(Result::ok) {
+                if std::env::var_os("GATEPOST_LOG").is_some() {
+                    eprintln!("{line}");
+                }
+                *said.lock().unwrap() += &(line + "\n");
             }
         });
         self.proxy = Some(child);
@@ -129,15 +140,38 @@ impl Site {
 
     /// Runs a command of gatepost's; its standard output.
     pub(crate) fn command(&self, args: &[&str]) -> String {
-        let output = Command::new(env!("CARGO_BIN_EXE_gatepost"))
+        let output = self.try_command(args);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "gatepost {args:?}: {said}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs a command of gatepost's, whatever becomes of it.
+    pub(crate) fn try_command(&self, args: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_gatepost"))
             .args(args)
             .arg("--config")
             .arg(self.folder.path().join("gatepost.toml"))
             .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "gatepost {args:?}: {said}");
-        String::from_utf8(output.stdout).unwrap()
+            .unwrap()
+    }
+
+    /// What the proxy has logged since it was ready.
+    pub(crate) fn log(&self) -> String {
+        self.said.lock().unwrap().clone()
+    }
+
+    /// The same, once it has these words so often: they come from another process.
+    pub(crate) async fn logged(&self, words: &str, count: usize) -> String {
+        let began = Instant::now();
+        loop {
+            let log = self.log();
+            if log.matches(words).count() >= count {
+                return log;
+            }
+            assert!(began.elapsed() < READY, "{words:?} is not {count} times in the log: {log}");
+            sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// What has arrived, once there are so many.
@@ -162,10 +196,12 @@ impl Drop for Site {
     }
 }
 
-/// Below the ephemeral ports, so that nothing takes it while the proxy is down.
-fn free_port() -> SocketAddr {
+/// Below the ephemeral ports, so that nothing takes it while the proxy is down, and no other site of this process.
+pub(crate) fn free_port() -> SocketAddr {
+    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(fastrand::u16(..)));
     loop {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, fastrand::u16(10_000..20_000)));
+        let port = 10_000 + NEXT.fetch_add(1, Ordering::Relaxed) % 10_000;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         if TcpListener::bind(address).is_ok() {
             return address;
         }
