@@ -11,8 +11,11 @@ LOCAL_TLS = ["none", "starttls", "implicit"]
 LAB, LAB_STARTTLS = "lab", "lab-starttls"
 SECRET_VARIABLE = "GATEPOST_REAL_CLIENT_SECRET"
 
-PRINTER, SYNC, IDLE, LARGE, BRIEF, COUNTED = (
-    parts.mailbox(name) for name in ["printer", "sync", "idle", "large", "brief", "counted"])
+PRINTER, SYNC, IDLE, LARGE, BRIEF, COUNTED, SPOOLED = (
+    parts.mailbox(name) for name in ["printer", "sync", "idle", "large", "brief", "counted", "spooled"])
+
+# How the ports of the listeners with delivery = "spool" are told from the other ones for SMTP.
+SPOOL = "spool"
 
 # mailbox -> (provider, app at the authorization server, whose token opens it)
 ACCOUNTS = {
@@ -22,6 +25,7 @@ ACCOUNTS = {
     LARGE: (LAB, parts.APP, None),
     BRIEF: (LAB, parts.BRIEF, None),
     COUNTED: (LAB, parts.COUNTED, None),
+    SPOOLED: (LAB, parts.APP, None),
     parts.JANE: (LAB, parts.PERSON, None),
     parts.TEAM: (LAB, parts.PERSON, parts.JANE),
     PRINTER: (LAB_STARTTLS, parts.APP, None),
@@ -68,7 +72,9 @@ class Gatepost:
         hosts = "\n".join(f'{protocol} = "{self.upstream(provider, protocol)}"' for protocol in PROTOCOLS)
         return (f'[provider.{provider}]\nauthorize_url = "{self.servers.oidc.issuer}/auth"\n'
                 f'token_url = "{self.servers.oidc.token_url}"\n{hosts}\n'
-                f'scopes = ["mail", "offline_access"]\napp_scopes = ["mail"]\nca_file = "{CERTS / "ca.pem"}"')
+                f'scopes = ["mail", "offline_access"]\napp_scopes = ["mail"]\nca_file = "{CERTS / "ca.pem"}"\n'
+                # Dovecot has none, and clients give up sooner than their turn would come.
+                'limits = { connections = 0, messages_per_minute = 0 }')
 
     def upstream(self, provider, protocol):
         if provider.startswith("trap-"):
@@ -84,6 +90,10 @@ class Gatepost:
                 port = self.ports[provider, protocol, tls] = self.ground.ports.next()
                 yield (f'[[listener]]\nprotocol = "{protocol}"\nlisten = "localhost:{port}"\n'
                        f'tls = "{tls}"\nprovider = "{provider}"')
+        for tls in LOCAL_TLS if provider == LAB else []:
+            port = self.ports[provider, SPOOL, tls] = self.ground.ports.next()
+            yield (f'[[listener]]\nprotocol = "smtp"\nlisten = "localhost:{port}"\n'
+                   f'tls = "{tls}"\nprovider = "{provider}"\ndelivery = "spool"')
 
     def app_section(self, provider, app, secret_file):
         head = f'[app.{provider}-{app}]\nprovider = "{provider}"\nclient_id = "{app}"\n'
@@ -162,6 +172,9 @@ class Gatepost:
     def door(self, protocol, tls, user):
         provider = self.accounts[user][0]
         return Door(protocol, tls, self.ports[provider, protocol, tls], user, self.passwords[user], self.listener_certificate())
+
+    def spool_door(self, tls, user):
+        return Door("smtp", tls, self.ports[LAB, SPOOL, tls], user, self.passwords[user], self.listener_certificate())
 
     def listener_certificate(self):
         return self.state / "listener.pem"

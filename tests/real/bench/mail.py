@@ -1,5 +1,6 @@
 """Test messages, the folders they lie in, and comparing what came through."""
 
+import base64
 import email
 import email.policy
 import itertools
@@ -57,6 +58,25 @@ class Message:
         want = self.body_text().encode().strip()
         if want not in got.replace(b"\r\n", b"\n"):
             raise Failure(f"the message that was read is not the one in the mailbox:\n{got[:3000].decode(errors='replace')}")
+
+
+class Attached(Message):
+    """A message with a file of random octets, as scanners send it."""
+
+    def __init__(self, sender, recipient):
+        super().__init__(sender, recipient)
+        self.attachment = secrets.token_bytes(150_000)
+
+    def octets(self, end="\r\n"):
+        text = super().octets(end).decode()
+        head, body = text.split(end + end, 1)
+        head = head.replace("text/plain; charset=us-ascii", f'multipart/mixed;{end}\tboundary="=_{self.mark}"')
+        encoded = base64.encodebytes(self.attachment).decode().replace("\n", end)
+        return end.join([
+            head, "", f"--=_{self.mark}", "Content-Type: text/plain", "", body + f"--=_{self.mark}",
+            'Content-Type: application/octet-stream; name="scan.bin"', "Content-Transfer-Encoding: base64", "",
+            encoded + f"--=_{self.mark}--", "",
+        ]).encode()
 
 
 def lines_of(octets):
