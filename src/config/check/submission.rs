@@ -1,6 +1,7 @@
 //! Devices, senders, limits, the spool: what the mail on its way out is held to.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,8 +98,9 @@ impl Checker<'_> {
         i_know: bool,
     ) -> Result<IpNet, ConfigError> {
         let text = written.get_ref();
-        let network = text.parse().or_else(|_| text.parse().map(|ip: std::net::IpAddr| ip.into()));
-        let Ok(network) = network else {
+        let network = text.parse().or_else(|_| text.parse().map(|ip: IpAddr| ip.into()));
+        // An IPv4 client is known by its own address on every socket, so that one written as IPv6 would never match.
+        let Some(network) = network.ok().filter(|network| !is_mapped(network)) else {
             let problem = format!("{text:?} is no network");
             let remedy = "write an address or a network: \"192.168.10.21\", \"192.168.10.0/24\"";
             return Err(self.error(&written.span(), key, problem, remedy));
@@ -226,6 +228,10 @@ impl Checker<'_> {
     }
 }
 
+fn is_mapped(network: &IpNet) -> bool {
+    matches!(network.addr(), IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some())
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -278,6 +284,7 @@ mod tests {
         for (text, key) in [
             (device("networks = []"), "device[0].networks"),
             (device("networks = [\"scanner.local\"]"), "device[0].networks"),
+            (device("networks = [\"::ffff:10.0.0.0/120\"]"), "device[0].networks"),
             (device("networks = [\"10.0.0.1\"]\nsize = \"big\""), "device[0].size"),
             (device("networks = [\"10.0.0.1\"]").replace("scans", "other"), "device[0].mailbox"),
             ("sender = \"someone\"\n".into(), "account[0].sender"),
