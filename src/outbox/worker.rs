@@ -12,6 +12,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, debug, error, info, info_span, warn};
 
+use super::begun::Begun;
 use super::courier::{Courier, Message, Outcome, Verdict};
 use super::dispatch::{Couriers, Event};
 use super::entry::Entry;
@@ -182,7 +183,8 @@ impl Worker {
         };
         let Envelope { sender, parameters, .. } = entry.envelope.clone();
         let envelope = Envelope { sender, parameters, recipients: recipients.to_vec() };
-        let mut message = Message { id: entry.id.clone(), envelope, content };
+        let begun = Begun::of(&shared.spool, &entry.id);
+        let mut message = Message { id: entry.id.clone(), envelope, content, begun };
         let outcome = tokio::select! {
             biased;
             () = shared.cut.cancelled() => return Err(Stopped::Cut),

@@ -13,6 +13,7 @@
 )]
 
 mod device;
+mod graph;
 mod kills;
 mod large;
 mod outage;

@@ -38,6 +38,11 @@ pub(crate) struct Site {
 
 impl Site {
     pub(crate) async fn new(plan: Plan) -> Self {
+        Self::with_keys(plan, "").await
+    }
+
+    /// The same, with more keys that stand before all tables.
+    pub(crate) async fn with_keys(plan: Plan, keys: &str) -> Self {
         let emulator = Emulator::start(plan.emulated.clone()).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         let (spool, direct) = (free_port(), free_port());
@@ -45,17 +50,20 @@ impl Site {
         fs::write(path("ca.pem"), emulator.ca_pem()).unwrap();
         fs::write(path("secret"), &plan.emulated.app.client_secret).unwrap();
         let mut text = format!(
-            "state_dir = \"state\"\n\
+            "state_dir = \"state\"\n{keys}\n\
              [[listener]]\nprotocol = \"smtp\"\nlisten = \"{spool}\"\nprovider = \"lab\"\ndelivery = \"spool\"\n\
              [[listener]]\nprotocol = \"smtp\"\nlisten = \"{direct}\"\nprovider = \"lab\"\n\
              [app.lab]\nprovider = \"lab\"\ntenant = \"{}\"\nclient_id = \"{}\"\n\
              client_secret = {{ file = \"secret\" }}\ngrant = \"client_credentials\"\n\
              [provider.lab]\ntoken_url = \"{}\"\nca_file = \"ca.pem\"\nsmtp = \"{} starttls\"\n\
-             app_scopes = [\"https://outlook.office365.com/.default\"]\n",
+             graph = \"{}\"\n\
+             app_scopes = [\"https://outlook.office365.com/.default\"]\n\
+             graph_app_scopes = [\"https://graph.microsoft.com/.default\"]\n",
             plan.emulated.app.tenant,
             plan.emulated.app.client_id,
             emulator.token_url(),
             emulator.smtp(Tls::StartTls),
+            emulator.graph_url(),
         );
         for mailbox in &plan.emulated.mailboxes {
             text +=
