@@ -1,7 +1,7 @@
 //! A message that does not fit into one request: a draft of what is left without its largest attachments, these one
 //! by one, and off.
 //!
-//! Invariant: at most two are under way in the process; of each, no more than a draft and a small attachment is in
+//! Invariant: at most four are under way in the process; of each, no more than a draft and a small attachment is in
 //! memory.
 
 use std::io;
@@ -34,18 +34,15 @@ const UPLOAD: usize = 3 * 1024 * 1024;
 /// Octets of a piece of an upload: a multiple of 320 KiB below 4 MB.
 const PIECE: usize = 12 * 320 * 1024;
 
-/// Such messages that may be under way at once. Each has some megabytes in memory.
-static LARGE: Semaphore = Semaphore::const_new(2);
+/// Such messages that may be under way at once. Each has some megabytes in memory, and a mailbox has three at once unless
+/// its limits say otherwise: one that hangs leaves a place to the others.
+static PLACES: Semaphore = Semaphore::const_new(4);
 
-/// Octets of other messages that may be under way at once, in [`UNIT`]s: three of the largest, or many scans.
-static OTHERS: Semaphore = Semaphore::const_new(3 * MIME / UNIT);
-const UNIT: usize = 1024;
-
-/// Waits for the turn of a message of this size: what all mailboxes together send must not fill the memory.
+/// Waits for the turn of a message of this size. One that is sent while it is read needs none.
 pub(super) async fn turn(octets: usize) -> Option<SemaphorePermit<'static>> {
     match octets <= MIME {
-        true => OTHERS.acquire_many(u32::try_from(octets.div_ceil(UNIT)).ok()?).await.ok(),
-        false => LARGE.acquire().await.ok(),
+        true => None,
+        false => PLACES.acquire().await.ok(),
     }
 }
 
