@@ -20,7 +20,8 @@ use gatepost::clock::Clock;
 use gatepost::config::{SenderRule, SpoolSettings};
 use gatepost::doctor::{Code, Finding, Level, Wish, examine};
 use gatepost::emulator::{
-    Emulator, LoginFault, Options, Protocol, Registration, Shared, Tls, TokenFault,
+    Emulator, GraphFault, GraphStep, LoginFault, Options, Protocol, Registration, Shared, Tls,
+    TokenFault,
 };
 use gatepost::outbox::{Source, Spool};
 use gatepost::protocol::{Envelope, Recipient};
@@ -75,7 +76,10 @@ imap       = "{imap}"
 pop3       = "{pop3}"
 smtp       = "{smtp} starttls"
 scopes     = {SCOPES}
+graph      = "{graph}"
 app_scopes = ["https://outlook.office365.com/.default"]
+graph_scopes     = ["https://graph.microsoft.com/Mail.Send", "https://graph.microsoft.com/Mail.ReadWrite", "offline_access"]
+graph_app_scopes = ["https://graph.microsoft.com/.default"]
 ca_file    = "ca.pem"
 "#,
             listeners = listeners.concat(),
@@ -85,6 +89,7 @@ ca_file    = "ca.pem"
             imap = emulator.imap(Tls::Implicit),
             pop3 = emulator.pop3(Tls::Implicit),
             smtp = emulator.smtp(Tls::StartTls),
+            graph = emulator.graph_url(),
         );
         let ward = Self { folder, emulator, text };
         ward.write_private("ca.pem", ward.emulator.ca_pem());
@@ -117,6 +122,17 @@ ca_file    = "ca.pem"
             &format!("imap       = \"{}\"", self.emulator.imap(Tls::Implicit)),
             &format!("imap = {endpoint:?}"),
         );
+    }
+
+    /// No listener is for anything else.
+    fn serve_smtp_alone(&mut self, delivery: &str) {
+        let lines = self.text.lines().filter(|line| !line.starts_with("delivery = "));
+        let line = |line: &str| match line.starts_with("protocol = ") {
+            true => format!("protocol = \"smtp\"\ndelivery = {delivery:?}\n"),
+            false => format!("{line}\n"),
+        };
+        self.text = lines.map(line).collect();
+        self.write_private("gatepost.toml", &self.text);
     }
 
     async fn store(&self) -> Store {
@@ -502,6 +518,69 @@ async fn a_sender_that_is_not_allowed() {
     let findings = ward.examine_with(Wish { mailbox: Some(SUPPORT), send: true }).await;
     assert!(findings.iter().all(|finding| finding.level != Level::Error), "{findings:#?}");
     assert_eq!(ward.emulator.control().messages(SUPPORT, "INBOX").len(), before + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_graph_alone_smtp_may_be_off_and_graph_must_work() {
+    let mut ward = Ward::with(Options::default(), "client_credentials", "via = [\"graph\"]").await;
+    ward.serve_smtp_alone("direct");
+    let control = ward.emulator.control();
+    control.set_login_fault(Some(LoginFault::SmtpAuthDisabled));
+    let findings = ward.examine().await;
+    assert!(findings.iter().all(|finding| finding.level != Level::Error), "{findings:#?}");
+    let graph = findings.iter().find(|finding| finding.code == Code::Graph).unwrap();
+    assert!(graph.level == Level::Ok && graph.subject.contains(JANE), "{graph:?}");
+    assert!(control.sent().is_empty());
+    for (fault, remedy) in [
+        (GraphFault::AccessDenied, "gatepost entra script"),
+        (GraphFault::MailboxNotEnabled, "licence"),
+    ] {
+        control.fail_graph(GraphStep::SendMail, fault, Some(1));
+        ward.names(Code::Graph, remedy).await;
+    }
+    control.fail_graph(GraphStep::SendMail, GraphFault::Throttled { retry_after: None }, Some(1));
+    ward.is_well_but(&[Code::NotRunning, Code::Graph]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_two_ways_one_that_is_closed_is_a_warning() {
+    let via = "via = [\"smtp\", \"graph\"]";
+    let mut ward = Ward::with(Options::default(), "client_credentials", via).await;
+    ward.serve_smtp_alone("direct");
+    let control = ward.emulator.control();
+    control.fail_graph(GraphStep::SendMail, GraphFault::AccessDenied, Some(1));
+    ward.is_well_but(&[Code::NotRunning, Code::Graph]).await;
+    // Who talks through this listener has SMTP alone.
+    control.set_login_fault(Some(LoginFault::SmtpAuthDisabledMailbox));
+    ward.names(Code::SmtpAuthMailbox, "Set-CASMailbox").await;
+    let control = control.clone();
+    ward.serve_smtp_alone("spool");
+    ward.is_well_but(&[Code::NotRunning, Code::SmtpAuthMailbox]).await;
+    control.fail_graph(GraphStep::SendMail, GraphFault::AccessDenied, Some(1));
+    ward.is_well_but(&[Code::NotRunning, Code::SmtpAuthMailbox, Code::Graph]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn permissions_for_graph() {
+    // An app's own may stand in Exchange alone: its token has no roles then, and Graph lets it in all the same.
+    let registration = Registration { graph_roles: Vec::new(), ..Registration::default() };
+    let options = Options { registration, ..Options::default() };
+    let ward = Ward::with(options, "client_credentials", "via = [\"graph\"]").await;
+    let findings = ward.examine().await;
+    assert!(findings.iter().all(|finding| finding.code != Code::GraphPermission), "{findings:#?}");
+    expect_first(&findings, Code::Graph, "gatepost entra script");
+    let registration =
+        Registration { graph_consented: vec!["Mail.Send".into()], ..Registration::default() };
+    let options = Options { registration, ..Options::default() };
+    let ward = Ward::with(options, "authorization_code", "via = [\"graph\"]").await;
+    sign_in(&ward, &ward.emulator.issue_refresh_token(JANE));
+    ward.change("\"https://graph.microsoft.com/Mail.ReadWrite\", ", "");
+    ward.is_well_but(&[Code::NotRunning, Code::GraphPermission]).await;
+    ward.change(
+        "\"https://graph.microsoft.com/Mail.Send\", \"https://graph.microsoft.com/Mail.ReadWrite\"",
+        "\"https://outlook.office.com/SMTP.Send\"",
+    );
+    ward.names(Code::GraphPermission, "gatepost login").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

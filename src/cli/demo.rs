@@ -58,11 +58,18 @@ struct Ports {
     imap: u16,
     pop3: u16,
     smtp: u16,
+    /// For devices, which don't log in.
+    spool: u16,
 }
 
 impl Ports {
     fn choose() -> Result<Self> {
-        Ok(Self { imap: free_port(1143)?, pop3: free_port(1110)?, smtp: free_port(1587)? })
+        Ok(Self {
+            imap: free_port(1143)?,
+            pop3: free_port(1110)?,
+            smtp: free_port(1587)?,
+            spool: free_port(2525)?,
+        })
     }
 }
 
@@ -83,7 +90,18 @@ fn configuration(emulator: &Emulator, ports: &Ports, tenant: &str, client_id: &s
     format!(
         r#"state_dir = "state"
 
-{listeners}[app.demo]
+{listeners}[[listener]]
+protocol = "smtp"
+listen   = "localhost:{spool}"
+provider = "demo"
+delivery = "spool"
+
+[[device]]
+name     = "scanner"
+networks = ["127.0.0.1", "::1"]
+mailbox  = "{MAILBOX}"
+
+[app.demo]
 provider      = "demo"
 tenant        = "{tenant}"
 client_id     = "{client_id}"
@@ -93,19 +111,25 @@ grant         = "client_credentials"
 [[account]]
 mailbox = "{MAILBOX}"
 app     = "demo"
+via     = ["smtp", "graph"]
+sender  = "mailbox"
 
 [provider.demo]
 token_url  = "{}"
 imap       = "{}"
 pop3       = "{}"
 smtp       = "{} starttls"
+graph      = "{}"
 app_scopes = ["https://outlook.office365.com/.default"]
+graph_app_scopes = ["https://graph.microsoft.com/.default"]
 ca_file    = "ca.pem"
 "#,
         emulator.token_url(),
         emulator.imap(Tls::Implicit),
         emulator.pop3(Tls::Implicit),
         emulator.smtp(Tls::StartTls),
+        emulator.graph_url(),
+        spool = ports.spool,
     )
 }
 
@@ -124,8 +148,9 @@ async fn add_password(file: &Path) -> Result<String> {
 }
 
 fn show(emulator: &Emulator, ports: &Ports, file: &Path, password: &str) -> Result<()> {
-    let Ports { imap, pop3, smtp } = ports;
+    let Ports { imap, pop3, smtp, spool } = ports;
     let curl = format!("curl -sS -u '{MAILBOX}:{password}'");
+    let scan = "Subject: scan\\r\\n\\r\\npage 1\\r\\n";
     let mail = format!(
         "From: {MAILBOX}\\r\\nTo: {MAILBOX}\\r\\nSubject: hello gatepost\\r\\n\\r\\nIt works.\\r\\n"
     );
@@ -133,6 +158,7 @@ fn show(emulator: &Emulator, ports: &Ports, file: &Path, password: &str) -> Resu
         "gatepost demo: a mail client with a password, a mail server that takes only OAuth 2.0
 
   proxy      imap localhost:{imap}   pop3 localhost:{pop3}   smtp localhost:{smtp}   (no TLS, this machine only)
+  devices    smtp localhost:{spool}   taken without a login, and delivered by gatepost
   upstream   imap {imaps} (TLS)   pop3 {pop3s} (TLS)   smtp {smtps} (STARTTLS)   emulated Exchange
   tokens     {tokens}
   faults     {control}
@@ -154,9 +180,16 @@ Paste these into another terminal.
   Find it in the inbox:
     {curl} 'imap://localhost:{imap}/INBOX?SUBJECT%20%22hello%20gatepost%22'
 
-  Switch SMTP AUTH off as an administrator might, have the doctor find it, and switch it on again:
+  Send a scan as a device does, with no login and from an address that doesn't exist; what waits is listed:
+    printf '{scan}' | curl -sS 'smtp://localhost:{spool}' --mail-from scanner@old.local --mail-rcpt {MAILBOX} -T -
+    {program} --config {file} spool list
+
+  Switch SMTP AUTH off as an administrator might, and have the doctor find it:
     curl -d kind=smtp-auth-disabled {control}/login-outage
     {program} --config {file} doctor
+
+  What gatepost delivers goes by Microsoft Graph then; switch SMTP AUTH on again:
+    {program} --config {file} send-test --listener localhost:{spool} --to {MAILBOX}
     curl -d off=1 {control}/login-outage
 
   Set the mailbox up yourself, with a sign-in in your browser (any password will do):

@@ -174,6 +174,10 @@ codes! {
     Login = "login",
     /// The mail server does not do its part.
     MailServer = "mail-server",
+    /// The token for Microsoft Graph lacks a permission.
+    GraphPermission = "graph-permission",
+    /// Microsoft Graph does not let the mailbox send.
+    Graph = "graph",
     /// The folder of spooled mail can't be used.
     Spool = "spool",
     /// Spooled mail could not be delivered.

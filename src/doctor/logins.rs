@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::refusal::{in_words, of_mail_server, remedy};
 use super::tokens::Tried;
-use super::{Case, Code, Finding};
+use super::{Case, Code, Finding, Level};
 use crate::clock::Clock;
 use crate::config::{Account, Endpoint, Provider};
 use crate::net::ClientTls;
@@ -19,7 +19,7 @@ use crate::oauth::Principal;
 use crate::protocol::{Rejection, Xoauth2};
 use crate::secret::Secret;
 use crate::upstream::{Server, Session};
-use crate::vocabulary::Protocol;
+use crate::vocabulary::{Delivery, Protocol, Way};
 
 /// For one answer behind the login.
 const ANSWER: Duration = Duration::from_secs(15);
@@ -51,7 +51,8 @@ pub(super) async fn examine(
         for listener in &case.config.listeners {
             let place = (listener.protocol, listener.upstream.clone());
             let serves = listener.provider.shares_tokens_with(&account.app.provider);
-            if serves && !unreachable.contains(&place) && seen.insert(place) {
+            let needed = listener.protocol != Protocol::Smtp || account.goes_by(Way::Smtp);
+            if serves && needed && !unreachable.contains(&place) && seen.insert(place) {
                 let (account, provider) = (Arc::clone(&account), &*listener.provider);
                 let (protocol, endpoint) = (listener.protocol, listener.upstream.clone());
                 attempts.push(Attempt { account, protocol, provider, endpoint, tried });
@@ -68,7 +69,10 @@ pub(super) async fn examine(
     let findings = all.iter().map(|(attempt, outcome)| async {
         match outcome {
             Ok(what) => Finding::ok(Code::Login, attempt.subject(), what.as_str()),
-            Err(rejection) => attempt.refused(rejection, &all).await,
+            Err(rejection) => {
+                let finding = attempt.refused(rejection, &all).await;
+                attempt.with_another_way(finding, case)
+            }
         }
     });
     join_all(findings).await
@@ -201,6 +205,21 @@ impl Attempt<'_> {
                 finding(what, remedy(said, mailbox, otherwise))
             }
         }
+    }
+
+    /// Mail that gatepost delivers itself goes by Microsoft Graph then; a client that talks through has no other way.
+    fn with_another_way(&self, finding: Finding, case: &Case) -> Finding {
+        let is_off = matches!(finding.code, Code::SmtpAuthTenant | Code::SmtpAuthMailbox);
+        let talks_through = case.config.listeners.iter().any(|listener| {
+            listener.protocol == Protocol::Smtp
+                && listener.delivery == Delivery::Direct
+                && listener.provider.shares_tokens_with(&self.account.app.provider)
+        });
+        if !is_off || talks_through || !self.account.goes_by(Way::Graph) {
+            return finding;
+        }
+        let what = format!("{}. Its mail goes by Microsoft Graph", finding.what);
+        Finding { level: Level::Warning, what, ..finding }
     }
 
     fn no_permission(&self, said: &str) -> String {

@@ -8,6 +8,7 @@
 //! | `network`, `certificate` | names, connections, TLS and the clock |
 //! | `tokens`, `refusal` | each grant, for real, and what its token says of itself |
 //! | `logins` | XOAUTH2 at each mail server, for real |
+//! | `graph` | Microsoft Graph, for real, but for a message |
 //! | `spool` | mail that waits or could not be delivered |
 //!
 //! Invariant: it changes nothing but what a renewal changes, and sends mail only when asked to. Nothing that it says
@@ -16,6 +17,7 @@
 mod certificate;
 mod files;
 mod finding;
+mod graph;
 mod listeners;
 mod logins;
 mod network;
@@ -31,7 +33,7 @@ pub use finding::{Code, Finding, Level};
 use crate::config::{Account, App, Config};
 use crate::oauth::Principal;
 use crate::store::{LiveSessions, Store};
-use crate::vocabulary::Protocol;
+use crate::vocabulary::{Protocol, Way};
 
 /// Accounts that are tried if none is named: each costs a few logins.
 const MOST_ACCOUNTS: usize = 25;
@@ -66,6 +68,7 @@ pub async fn examine(file: &Path, wish: Wish<'_>) -> Vec<Finding> {
         let tokens = tokens::examine(&case).await;
         findings.extend(tokens.findings);
         findings.extend(logins::examine(&case, &tokens.tried, &network.unreachable).await);
+        findings.extend(graph::examine(&case, |key| tokens.tried.contains_key(key)).await);
         findings.extend(spool::examine(&case).await);
         case.store.close().await;
     }
@@ -122,7 +125,14 @@ impl Case {
 
     /// The protocols that clients of this app can use.
     fn protocols(&self, app: &App) -> Vec<Protocol> {
+        let by_smtp = self
+            .accounts
+            .iter()
+            .any(|account| account.app.name == app.name && account.goes_by(Way::Smtp));
         let serves = |protocol: &Protocol| {
+            if *protocol == Protocol::Smtp && !by_smtp {
+                return false;
+            }
             let mut listeners = self.config.listeners.iter();
             listeners.any(|listener| {
                 listener.protocol == *protocol

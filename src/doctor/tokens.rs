@@ -101,7 +101,7 @@ fn offline_access_unasked(principal: &Principal, mailbox: &str) -> Option<Findin
     Some(Finding::error(Code::NoRefreshToken, principal.to_string(), what, remedy))
 }
 
-fn refused(subject: &str, mailbox: &str, error: &TokenError) -> Finding {
+pub(super) fn refused(subject: &str, mailbox: &str, error: &TokenError) -> Finding {
     let trace = error.trace().map(|trace| format!("; for support: {trace}")).unwrap_or_default();
     match error {
         TokenError::Transient { reason, .. } => {
@@ -295,12 +295,12 @@ fn needed(app: &App, protocol: Protocol, app_only: bool) -> Option<String> {
     Some(if app_only { role.to_owned() } else { delegated })
 }
 
-fn listed(permissions: &[&str]) -> String {
+pub(super) fn listed(permissions: &[&str]) -> String {
     if permissions.is_empty() { "none".into() } else { permissions.join(", ") }
 }
 
 /// `https://outlook.office.com` of a scope or an audience.
-fn origin(text: &str) -> Option<String> {
+pub(super) fn origin(text: &str) -> Option<String> {
     let url = Url::parse(text).ok().filter(|url| url.has_host())?;
     Some(url.origin().ascii_serialization())
 }

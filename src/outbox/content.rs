@@ -1,16 +1,18 @@
 //! The octets of a message, in pieces.
 //!
-//! Invariant: no more than a piece is in memory, unless all of it is asked for, and the disk is read off the runtime.
+//! Invariant: no more than is asked for is in memory, and what is `async` here reads off the runtime.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Octets that are read at once.
 const PIECE: u64 = 64 << 10;
 
-/// A message that can be read, from its beginning on and as often as needed.
-#[derive(Debug)]
+/// A message that can be read, from its beginning on and as often as needed. Clones are read one at a time.
+#[derive(Clone, Debug)]
 pub struct Content {
     held: Held,
     /// Octets of the message.
@@ -65,6 +67,24 @@ impl Content {
         self.read(Vec::new(), 0, self.size).await
     }
 
+    /// How many octets it has, for ranges.
+    pub(super) fn length(&self) -> usize {
+        usize::try_from(self.size).unwrap_or(usize::MAX)
+    }
+
+    /// Octets of the message; fewer where it ends before. It blocks.
+    pub(super) fn at(&self, range: Range<usize>) -> io::Result<Cow<'_, [u8]>> {
+        let end = range.end.min(self.length());
+        let begin = range.start.min(end);
+        match &self.held {
+            Held::Octets(octets) => Ok(octets.get(begin..end).unwrap_or_default().into()),
+            Held::File(file) => {
+                let (begin, length) = (begin as u64, (end - begin) as u64);
+                from_file(file, Vec::new(), begin, length).map(Cow::Owned)
+            }
+        }
+    }
+
     async fn read(&self, mut into: Vec<u8>, at: u64, length: u64) -> io::Result<Vec<u8>> {
         into.clear();
         let wanted = usize::try_from(length).map_err(io::Error::other)?;
@@ -76,19 +96,23 @@ impl Content {
             }
             Held::File(file) => {
                 let file = Arc::clone(file);
-                let read = move || {
-                    let mut file = &*file;
-                    into.reserve(wanted);
-                    file.seek(SeekFrom::Start(at))?;
-                    file.take(length).read_to_end(&mut into).map(|_| into)
-                };
+                let read = move || from_file(&file, into, at, length);
                 into = tokio::task::spawn_blocking(read).await.map_err(io::Error::other)??;
             }
         }
-        match into.len() == wanted {
-            true => Ok(into),
-            false => Err(io::ErrorKind::UnexpectedEof.into()),
-        }
+        Ok(into)
+    }
+}
+
+/// All of so many octets.
+fn from_file(mut file: &File, mut into: Vec<u8>, at: u64, length: u64) -> io::Result<Vec<u8>> {
+    let wanted = usize::try_from(length).map_err(io::Error::other)?;
+    into.reserve_exact(wanted);
+    file.seek(SeekFrom::Start(at))?;
+    file.take(length).read_to_end(&mut into)?;
+    match into.len() == wanted {
+        true => Ok(into),
+        false => Err(io::ErrorKind::UnexpectedEof.into()),
     }
 }
 
@@ -127,9 +151,13 @@ mod tests {
                 assert!(got == octets && pieces == 4, "{} octets in {pieces}", got.len());
                 content.rewind();
             }
-            assert!(content.read_all().await.unwrap() == octets);
+            for range in [0..200_000, 0..0, 70_000..70_003, 199_999..300_000, 200_001..200_002] {
+                let begin = range.start.min(200_000);
+                let expected = &octets[begin..range.end.min(200_000)];
+                assert_eq!(&*content.at(range).unwrap(), expected);
+            }
         }
-        let mut cut = Content::of_file(File::open(path.path()).unwrap(), 300_000);
-        assert_eq!(cut.read_all().await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        let cut = Content::of_file(File::open(path.path()).unwrap(), 300_000);
+        assert_eq!(cut.at(0..300_000).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 }

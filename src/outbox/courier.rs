@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use super::Content;
+use super::{Begun, Content};
 use crate::protocol::Envelope;
 pub use crate::protocol::Verdict;
 
@@ -37,6 +37,8 @@ pub struct Message {
     pub envelope: Envelope,
     /// From its beginning; who reads it again rewinds it.
     pub content: Content,
+    /// What an earlier attempt has left at the provider.
+    pub begun: Begun,
 }
 
 /// What became of it.

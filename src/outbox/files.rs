@@ -1,6 +1,7 @@
 //! The files of the spool: what is in which folder, and how it gets there.
 //!
-//! Beside a message may be `ID.progress`, how far its delivery is, and `ID.now`, when a person wants it tried at once.
+//! Beside a message may be `ID.progress`, how far its delivery is, `ID.now`, when a person wants it tried at once, and
+//! `ID.begun`, what a courier has begun at the provider.
 //!
 //! Invariant: a file without a message beside it does nothing, so that the message is what is put in or taken away
 //! last, or first.
@@ -19,7 +20,7 @@ use super::entry::{self, Damaged, Entry, Place, Progress};
 use super::error::SpoolError;
 use super::folder::{self, Folder};
 use super::journal::Journal;
-use super::listing::{Listing, NOW, PROGRESS};
+use super::listing::{BEGUN, Listing, NOW, PROGRESS};
 use super::room::{self, Room};
 use crate::clock::Clock;
 use crate::private_file;
@@ -301,6 +302,10 @@ impl Files {
         written.map_err(SpoolError::at(&path))
     }
 
+    pub(super) fn begun(&self, id: &str) -> Option<String> {
+        std::fs::read_to_string(self.side(Place::Queue, id, BEGUN)).ok()
+    }
+
     pub(super) fn mark_now(&self, id: &str) -> Result<(), SpoolError> {
         let path = self.side(Place::Queue, id, NOW);
         folder::replace(&path, b"", false).map_err(SpoolError::at(&path))
@@ -320,7 +325,7 @@ impl Files {
             self.room.free(length);
         }
         self.known().remove(id);
-        for kind in [PROGRESS, NOW] {
+        for kind in [PROGRESS, NOW, BEGUN] {
             self.remove_side(place, id, kind)?;
         }
         Ok(removed)
@@ -334,7 +339,7 @@ impl Files {
             _ => SpoolError::at(&path)(error),
         })?;
         self.known().remove(id);
-        for kind in [PROGRESS, NOW] {
+        for kind in [PROGRESS, NOW, BEGUN] {
             self.remove_side(from, id, kind)?;
         }
         Ok(())

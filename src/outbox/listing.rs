@@ -6,9 +6,11 @@ use std::path::Path;
 use super::entry;
 use super::error::SpoolError;
 
-/// Of the side files: how far a message's delivery is, and that a person wants it tried now.
+/// Of the side files: how far a message's delivery is, that a person wants it tried now, and what was begun of it at
+/// the provider.
 pub(super) const PROGRESS: &str = "progress";
 pub(super) const NOW: &str = "now";
+pub(super) const BEGUN: &str = "begun";
 
 /// The names in a folder. What is no name of the spool's is passed over.
 #[derive(Default)]

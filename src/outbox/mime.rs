@@ -2,19 +2,19 @@
 //! its largest attachments as a draft, these by upload.
 //!
 //! Invariant: a cut loses nothing. What stays keeps its octets, but for the header of a message that is an
-//! attachment as a whole; what goes is decoded byte for byte, and what can't be decoded stays.
+//! attachment as a whole; what goes is decoded byte for byte, and what can't be decoded stays. What goes is never in
+//! memory as a whole.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::ops::Range;
 
-use base64::Engine;
-use base64::alphabet::STANDARD;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use mail_parser::decoders::quoted_printable::quoted_printable_decode;
-
 use super::address::mailboxes;
+use super::content::Content;
+use super::decode::Decoding;
 use super::header::Header;
-use super::part::{Encoding, Limit, Part, parts};
+use super::part::{Encoding, Limit, Part, head, parts};
 
 /// A message in pieces.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub struct Cut {
 }
 
 /// What was cut out.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Attachment {
     /// File name, made up where the message has none.
     pub name: String,
@@ -36,12 +36,22 @@ pub struct Attachment {
     pub inline: bool,
     /// Without angle brackets.
     pub content_id: Option<String>,
-    /// Decoded.
-    pub octets: Vec<u8>,
+    /// How many octets it has, decoded.
+    pub size: usize,
+    decoding: Decoding,
+}
+
+impl Attachment {
+    /// The next so many octets, decoded, and the rest; fewer, or none: that was all.
+    pub async fn next(mut self, size: usize) -> io::Result<(Vec<u8>, Self)> {
+        let (octets, decoding) = self.decoding.next(size).await?;
+        self.decoding = decoding;
+        Ok((octets, self))
+    }
 }
 
 /// Why a message can't be cut.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum CannotCut {
     /// Nobody could check or read it afterwards.
     #[error("the message is {0}, which taking attachments out would break; send it by SMTP")]
@@ -55,11 +65,14 @@ pub enum CannotCut {
     /// See `part.rs`.
     #[error("the message has more parts, or a longer header, than Exchange takes")]
     TooComplex,
+    /// It can't be read, for now.
+    #[error("it can't be read: {0}")]
+    Unreadable(#[from] io::Error),
 }
 
-/// Whether altering a message would break a signature or an encryption, and which.
-pub fn sealed(message: &[u8]) -> Option<&'static str> {
-    seal(message, &parts(message).0)
+/// Whether altering a message would break a signature or an encryption, and which. It blocks.
+pub fn sealed(message: &Content) -> io::Result<Option<&'static str>> {
+    seal(message, &parts(message)?.0)
 }
 
 /// The addresses that To, Cc and Bcc name, in lower case.
@@ -70,13 +83,19 @@ pub fn header_recipients(header: &[u8]) -> BTreeSet<String> {
     named.filter_map(|mailbox| Some(mailbox.address?.to_lowercase())).collect()
 }
 
-/// Takes out the largest attachments until what is left has at most `limit` octets.
-pub fn cut(message: &[u8], limit: usize) -> Result<Cut, CannotCut> {
-    if message.len() <= limit {
-        return Ok(Cut { rest: message.to_vec(), attachments: Vec::new() });
+/// The octets of a message's header, and some behind it; `None`: it is longer than Exchange takes. It blocks.
+pub(super) fn header_of(message: &Content) -> io::Result<Option<Cow<'_, [u8]>>> {
+    head(message, 0, |_| false)
+}
+
+/// Takes out the largest attachments until what is left has at most `limit` octets. It blocks.
+pub fn cut(message: &Content, limit: usize) -> Result<Cut, CannotCut> {
+    if message.length() <= limit {
+        let rest = message.at(0..limit)?.into_owned();
+        return Ok(Cut { rest, attachments: Vec::new() });
     }
-    let (parts, stopped) = parts(message);
-    if let Some(seal) = seal(message, &parts) {
+    let (parts, stopped) = parts(message)?;
+    if let Some(seal) = seal(message, &parts)? {
         return Err(CannotCut::Sealed(seal));
     }
     if let Some(Limit::Parts | Limit::Header) = stopped {
@@ -85,21 +104,22 @@ pub fn cut(message: &[u8], limit: usize) -> Result<Cut, CannotCut> {
     let mut cutting = Cutting { message, parts: &parts, out: BTreeSet::new() };
     let mut attachments = Vec::new();
     for place in cutting.candidates() {
-        if cutting.left() <= limit {
+        if cutting.left()? <= limit {
             break;
         }
-        let Some(octets) = parts.get(place).and_then(|part| decode(message, part)) else {
-            continue;
-        };
-        attachments.extend(cutting.take_out(place, octets));
+        let Some(part) = parts.get(place) else { continue };
+        let decoding = || Decoding::new(message, part.body.clone(), part.encoding);
+        if let Ok(size) = decoding().count()? {
+            attachments.push(cutting.take_out(place, part, size, decoding()));
+        }
     }
-    match cutting.left() {
+    match cutting.left()? {
         octets if octets > limit => Err(CannotCut::TextTooLarge { octets }),
-        _ => Ok(Cut { rest: cutting.rest(), attachments }),
+        _ => Ok(Cut { rest: cutting.rest()?, attachments }),
     }
 }
 
-fn seal(message: &[u8], parts: &[Part]) -> Option<&'static str> {
+fn seal(message: &Content, parts: &[Part]) -> io::Result<Option<&'static str>> {
     let whole = parts.first().and_then(|part| match part.kind.as_str() {
         "application/pkcs7-mime" | "application/x-pkcs7-mime" => {
             Some("signed or encrypted by S/MIME (application/pkcs7-mime)")
@@ -109,27 +129,35 @@ fn seal(message: &[u8], parts: &[Part]) -> Option<&'static str> {
         }
         _ => None,
     });
-    let within = parts.iter().find_map(|part| match part.kind.as_str() {
-        "multipart/signed" => Some("signed (multipart/signed)"),
-        "multipart/encrypted" => Some("encrypted (multipart/encrypted)"),
-        "text/plain" if is_pgp_text(message, part) => {
-            Some("signed or encrypted by PGP in its text")
-        }
-        _ => None,
-    });
-    whole.or(within)
+    if whole.is_some() {
+        return Ok(whole);
+    }
+    for part in parts {
+        let seal = match part.kind.as_str() {
+            "multipart/signed" => "signed (multipart/signed)",
+            "multipart/encrypted" => "encrypted (multipart/encrypted)",
+            "text/plain" if is_pgp_text(message, part)? => "signed or encrypted by PGP in its text",
+            _ => continue,
+        };
+        return Ok(Some(seal));
+    }
+    Ok(None)
 }
 
 /// RFC 9580 section 6.2 and 7.
-fn is_pgp_text(message: &[u8], part: &Part) -> bool {
-    let body = message.get(part.body.clone()).unwrap_or_default().trim_ascii_start();
-    body.starts_with(b"-----BEGIN PGP SIGNED MESSAGE-----")
-        || body.starts_with(b"-----BEGIN PGP MESSAGE-----")
+fn is_pgp_text(message: &Content, part: &Part) -> io::Result<bool> {
+    /// Blanks in front of it, as many as nobody writes.
+    const LOOK: usize = 4096;
+    let begin = part.body.start;
+    let body = message.at(begin..part.body.end.min(begin + LOOK))?;
+    let body = body.trim_ascii_start();
+    Ok(body.starts_with(b"-----BEGIN PGP SIGNED MESSAGE-----")
+        || body.starts_with(b"-----BEGIN PGP MESSAGE-----"))
 }
 
 /// A message and the parts that are out of it.
 struct Cutting<'a> {
-    message: &'a [u8],
+    message: &'a Content,
     parts: &'a [Part],
     out: BTreeSet<usize>,
 }
@@ -170,40 +198,47 @@ impl Cutting<'_> {
         is_leaf && (attached || !is_shown) && part.encoding != Encoding::Unknown
     }
 
-    fn take_out(&mut self, place: usize, octets: Vec<u8>) -> Option<Attachment> {
-        let part = self.parts.get(place)?;
+    fn take_out(
+        &mut self,
+        place: usize,
+        part: &Part,
+        size: usize,
+        decoding: Decoding,
+    ) -> Attachment {
         self.out.insert(place);
         // One that the text doesn't name would be shown nowhere.
         let inline = part.content_id.is_some() && part.disposition.as_deref() != Some("attachment");
-        Some(Attachment {
+        Attachment {
             name: file_name(part, self.out.len()),
             content_type: part.kind.clone(),
             inline,
             content_id: part.content_id.clone(),
-            octets,
-        })
-    }
-
-    fn left(&self) -> usize {
-        self.edits()
-            .iter()
-            .fold(self.message.len(), |left, (range, text)| left + text.len() - range.len())
-    }
-
-    fn rest(&self) -> Vec<u8> {
-        let mut rest = Vec::with_capacity(self.left());
-        let mut copied = 0;
-        for (range, text) in self.edits() {
-            rest.extend_from_slice(self.message.get(copied..range.start).unwrap_or_default());
-            rest.extend_from_slice(&text);
-            copied = range.end;
+            size,
+            decoding,
         }
-        rest.extend_from_slice(self.message.get(copied..).unwrap_or_default());
-        rest
     }
 
-    /// What is replaced by what, in the order of the message.
-    fn edits(&self) -> Vec<(Range<usize>, Vec<u8>)> {
+    fn left(&self) -> io::Result<usize> {
+        let edits = self.edits()?;
+        let left = |left, edit: &Edit| left + edit.length() - edit.instead_of.len();
+        Ok(edits.iter().fold(self.message.length(), left))
+    }
+
+    fn rest(&self) -> io::Result<Vec<u8>> {
+        let mut rest = Vec::with_capacity(self.left()?);
+        let mut copied = 0;
+        for Edit { instead_of, kept, text } in self.edits()? {
+            rest.extend_from_slice(&self.message.at(copied..instead_of.start)?);
+            rest.extend_from_slice(&self.message.at(kept)?);
+            rest.extend_from_slice(&text);
+            copied = instead_of.end;
+        }
+        rest.extend_from_slice(&self.message.at(copied..self.message.length())?);
+        Ok(rest)
+    }
+
+    /// In the order of the message.
+    fn edits(&self) -> io::Result<Vec<Edit>> {
         let mut stay = BTreeMap::new();
         for (place, part) in self.parts.iter().enumerate() {
             *stay.entry(part.parent).or_insert(0) += usize::from(!self.out.contains(&place));
@@ -211,73 +246,48 @@ impl Cutting<'_> {
         let mut edits = Vec::new();
         for part in self.out.iter().filter_map(|&place| self.parts.get(place)) {
             let Some(parent) = part.parent else {
-                edits.push((part.header.start..part.body.end, self.empty_message(part)));
+                let instead_of = part.header.start..part.body.end;
+                edits.push(Edit { instead_of, kept: 0..0, text: self.empty_message(part)? });
                 continue;
             };
             // The first one that is out of a multipart with none left stands for all.
             let first = stay.insert(Some(parent), 1) == Some(0);
-            let delimiter =
-                self.message.get(part.whole.start..part.header.start).unwrap_or_default();
-            let text = if first { [delimiter, EMPTY_TEXT, b"\r\n"].concat() } else { Vec::new() };
-            edits.push((part.whole.clone(), text));
+            let delimiter = part.whole.start..part.header.start;
+            let (kept, text) = match first {
+                true => (delimiter, [EMPTY_TEXT, b"\r\n"].concat()),
+                false => (0..0, Vec::new()),
+            };
+            edits.push(Edit { instead_of: part.whole.clone(), kept, text });
         }
-        edits
+        Ok(edits)
     }
 
     /// The header of a message that is an attachment, without what told of that.
-    fn empty_message(&self, part: &Part) -> Vec<u8> {
-        let header = self.message.get(part.header.clone()).unwrap_or_default();
+    fn empty_message(&self, part: &Part) -> io::Result<Vec<u8>> {
+        let header = self.message.at(part.header.clone())?;
         let mut text = Vec::with_capacity(header.len() + EMPTY_TEXT.len());
-        for field in Header::read(header).fields() {
+        for field in Header::read(&header).fields() {
             let begin = field.name().get(..8).unwrap_or_default();
             if !begin.eq_ignore_ascii_case("Content-") {
                 text.extend_from_slice(field.raw());
             }
         }
         text.extend_from_slice(EMPTY_TEXT);
-        text
+        Ok(text)
     }
 }
 
-/// Takes what a careless encoder left in the last bits.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &STANDARD,
-    GeneralPurposeConfig::new()
-        .with_decode_allow_trailing_bits(true)
-        .with_decode_padding_mode(DecodePaddingMode::RequireNone),
-);
-
-/// `None`: the part is damaged.
-fn decode(message: &[u8], part: &Part) -> Option<Vec<u8>> {
-    let octets = message.get(part.body.clone())?;
-    match part.encoding {
-        Encoding::Identity => Some(octets.to_vec()),
-        Encoding::QuotedPrintable => quoted_printable_decode(octets),
-        Encoding::Base64 => decode_base64(octets),
-        Encoding::Unknown => None,
-    }
+/// What stands instead of some octets of the message: some of them, and a text.
+struct Edit {
+    instead_of: Range<usize>,
+    kept: Range<usize>,
+    text: Vec<u8>,
 }
 
-/// RFC 2045 section 6.8: what is not of the alphabet is passed over. Some devices encode block by block, each
-/// with its padding.
-fn decode_base64(octets: &[u8]) -> Option<Vec<u8>> {
-    /// Whole groups of four.
-    const BLOCK: usize = 4096;
-    let is_symbol = |octet: &u8| octet.is_ascii_alphanumeric() || *octet == b'+' || *octet == b'/';
-    let mut decoded = Vec::with_capacity(octets.len() / 4 * 3);
-    let mut block = Vec::with_capacity(BLOCK);
-    for padded in octets.split(|&octet| octet == b'=') {
-        for &octet in padded.iter().filter(|octet| is_symbol(octet)) {
-            block.push(octet);
-            if block.len() == BLOCK {
-                BASE64.decode_vec(&block, &mut decoded).ok()?;
-                block.clear();
-            }
-        }
-        BASE64.decode_vec(&block, &mut decoded).ok()?;
-        block.clear();
+impl Edit {
+    fn length(&self) -> usize {
+        self.kept.len() + self.text.len()
     }
-    Some(decoded)
 }
 
 /// The last path component, because some devices send theirs (RFC 2183 section 2.3), or a made-up name.

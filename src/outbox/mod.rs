@@ -6,20 +6,22 @@
 //! | `incoming`, `spool`, `entry`, `content`, `journal`, `leftovers` | the spool on the disk |
 //! | `mend`, `straighten`, `header`, `address` | senders and headers, put right |
 //! | `dispatch`, `queue`, `worker`, `settle` | what goes when, and what comes of it |
-//! | `courier` | what a way to the provider does, and tells |
+//! | `courier`, `begun` | what a way to the provider does, tells, and would have to take back |
 //! | `smtp` | the way by SMTP |
 //! | `graph` | the way by Microsoft Graph |
 //! | `report`, `bounce` | who is told of what can't be delivered |
-//! | `mime`, `part` | what Microsoft Graph needs to know of a message |
+//! | `mime`, `part`, `decode` | what Microsoft Graph needs to know of a message |
 //!
 //! Invariant: what the [`Spool`] has taken stays in it until it was delivered, has failed (and then stays where
 //! people find it), or was dropped by a person. What can be decided without a file or a socket is decided without
 //! one.
 
 mod address;
+mod begun;
 mod bounce;
 mod content;
 mod courier;
+mod decode;
 mod dispatch;
 mod draft;
 mod entry;
@@ -47,6 +49,7 @@ mod straighten;
 mod summary;
 mod worker;
 
+pub use begun::Begun;
 pub use bounce::{Bounce, Failure, bounce};
 pub use content::Content;
 pub use courier::{Courier, Message, Outcome, Verdict};
@@ -54,12 +57,13 @@ pub use dispatch::{Couriers, Outbox, OutboxParts};
 pub use entry::{Damaged, Entry, Place, Progress, Source};
 pub use error::SpoolError;
 pub use files::Stamp;
-pub use graph::{Graph, GraphCourier};
+pub use graph::{Graph, GraphCourier, Probed};
 pub use header::{Field, Header};
 pub use incoming::Incoming;
 pub use intake::{End, Intake, Taken, kept_as};
 pub use journal::{Event, Journal, What};
 pub use mend::{MendRules, Mended, mend};
+use mime::header_of;
 pub use mime::{Attachment, CannotCut, Cut, cut, header_recipients, sealed};
 pub use smtp::{SmtpCourier, SmtpRoute};
 pub use spool::{Spool, SpoolLock};

@@ -5,14 +5,17 @@
 //! value, whose end overflows the stack: a message of 7 MB that is nothing but `Content-Type: message/rfc822`
 //! would end the process.
 //!
-//! Invariant: nothing is copied but the few values of a part's header, and both the number of parts and their
+//! Invariant: no more of the message is in memory than a header and a window, and both the number of parts and their
 //! depth are bounded. Ranges lie within the message, and those of parts of one multipart don't overlap.
 
+use std::borrow::Cow;
+use std::io;
 use std::ops::Range;
 
 use mail_parser::{MessageParser, MimeHeaders};
 
-use super::header::{Ending, Header, first_line, without_line_end};
+use super::content::Content;
+use super::header::{Header, first_line, without_line_end};
 
 /// Exchange Online takes 250 parts; a message of more than four times as many is none that people send.
 const MAX_PARTS: usize = 1000;
@@ -23,6 +26,15 @@ const MAX_DEPTH: usize = 30;
 
 /// Exchange Online's limit for a header.
 const MAX_HEADER: usize = 256 * 1024;
+
+/// Of a header that is read at first: most have less.
+const FIRST_LOOK: usize = 8 * 1024;
+
+/// Octets that are read at once.
+const WINDOW: usize = 64 * 1024;
+
+/// A longer line delimits nothing: a boundary has 70 characters (RFC 2046 section 5.1.1).
+const LONGEST_LINE: usize = 4096;
 
 /// One part; the message itself is the first.
 #[derive(Debug)]
@@ -64,24 +76,64 @@ pub(super) enum Limit {
     Header,
 }
 
-/// The parts of a message in its order, and the limit that ended the list early.
-pub(super) fn parts(message: &[u8]) -> (Vec<Part>, Option<Limit>) {
+/// The parts of a message in its order, and the limit that ended the list early. It blocks.
+pub(super) fn parts(message: &Content) -> io::Result<(Vec<Part>, Option<Limit>)> {
     let parser = MessageParser::new().with_mime_headers();
-    let mut reader =
-        Reader { message, parser, parts: Vec::new(), open: Vec::new(), unended: Vec::new() };
-    let limit = reader.run().err();
-    reader.end_above(None, message.len(), message.len());
-    (reader.parts, limit)
+    let window = Window { message, at: 0, octets: Cow::Borrowed(b"") };
+    let mut reader = Reader {
+        message,
+        window,
+        parser,
+        parts: Vec::new(),
+        open: Vec::new(),
+        unended: Vec::new(),
+    };
+    let limit = reader.run()?.err();
+    reader.end_above(None, message.length(), message.length());
+    Ok((reader.parts, limit))
+}
+
+/// The octets of a header that begins at a place, and some behind it; `None`: it is longer than Exchange takes. A line
+/// for which `stop` says so is no field.
+pub(super) fn head<'a>(
+    message: &'a Content,
+    at: usize,
+    stop: impl Fn(&[u8]) -> bool,
+) -> io::Result<Option<Cow<'a, [u8]>>> {
+    let mut size = FIRST_LOOK;
+    loop {
+        let octets = message.at(at..at.saturating_add(size))?;
+        let fields_at = if at == 0 { Header::read(&octets).fields_at() } else { 0 };
+        let header = Header::read_from(&octets, fields_at, &stop);
+        // What ends it is there as a whole.
+        let seen = fields_at + header.octets_len() + first_line(header.behind()).len();
+        if seen < octets.len() || at.saturating_add(octets.len()) >= message.length() {
+            return Ok(Some(octets));
+        }
+        if size >= MAX_HEADER {
+            return Ok(None);
+        }
+        size = MAX_HEADER.min(size * 8);
+    }
 }
 
 struct Reader<'a> {
-    message: &'a [u8],
+    message: &'a Content,
+    window: Window<'a>,
     parser: MessageParser,
     parts: Vec<Part>,
     /// Multiparts whose delimiters count, outermost first, with `--` and their boundary.
     open: Vec<(usize, Vec<u8>)>,
     /// Parts whose end has not been seen, outermost first.
     unended: Vec<usize>,
+}
+
+/// A line that may delimit parts.
+struct Candidate {
+    at: usize,
+    line: Vec<u8>,
+    /// Its end is in it.
+    whole: bool,
 }
 
 /// A line that delimits parts of the multipart at this place in `open`.
@@ -92,20 +144,28 @@ struct Delimiter {
 }
 
 impl Reader<'_> {
-    fn run(&mut self) -> Result<(), Limit> {
-        let mut at = self.begin(None, 0, Header::read(self.head(0)).fields_at())?;
-        while let Some(line_at) = self.next_candidate(at) {
-            let line = first_line(self.message.get(line_at..).unwrap_or_default());
-            at = line_at + line.len();
-            let Some(Delimiter { level, closes }) = self.delimiter(line) else { continue };
+    fn run(&mut self) -> io::Result<Result<(), Limit>> {
+        let mut at = match self.begin(None, 0, 0)? {
+            Ok(at) => at,
+            Err(limit) => return Ok(Err(limit)),
+        };
+        let mut at_line = true;
+        while let Some(Candidate { at: line_at, line, whole }) = self.next_candidate(at, at_line)? {
+            (at, at_line) = (line_at + line.len(), whole);
+            let delimiter = self.delimiter(&line).filter(|_| whole);
+            let Some(Delimiter { level, closes }) = delimiter else { continue };
             let Some(&(multipart, _)) = self.open.get(level) else { continue };
-            self.end_above(Some(multipart), line_at, self.before_line_end(line_at));
+            let body_end = self.before_line_end(line_at)?;
+            self.end_above(Some(multipart), line_at, body_end);
             self.open.truncate(level + usize::from(!closes));
             if !closes {
-                at = self.begin(Some(multipart), line_at, at)?;
+                at = match self.begin(Some(multipart), line_at, at)? {
+                    Ok(at) => at,
+                    Err(limit) => return Ok(Err(limit)),
+                };
             }
         }
-        Ok(())
+        Ok(Ok(()))
     }
 
     /// Reads a part's header; gives where its body begins.
@@ -113,22 +173,23 @@ impl Reader<'_> {
         &mut self,
         parent: Option<usize>,
         whole: usize,
-        header_at: usize,
-    ) -> Result<usize, Limit> {
+        at: usize,
+    ) -> io::Result<Result<usize, Limit>> {
         if self.parts.len() >= MAX_PARTS {
-            return Err(Limit::Parts);
+            return Ok(Err(Limit::Parts));
         }
-        let head = self.head(header_at);
-        let header = Header::read_from(head, header_at, |line| self.delimiter(line).is_some());
-        if header.ending() == Ending::Octets && head.len() < self.message.len() {
-            return Err(Limit::Header);
-        }
-        let body_at = header.body_at();
+        let is_delimiter = |line: &[u8]| self.delimiter(line).is_some();
+        let Some(head) = head(self.message, at, is_delimiter)? else {
+            return Ok(Err(Limit::Header));
+        };
+        let fields_at = if at == 0 { Header::read(&head).fields_at() } else { 0 };
+        let header = Header::read_from(&head, fields_at, is_delimiter);
+        let body_at = at + header.body_at();
         let digest = parent
             .and_then(|it| self.parts.get(it))
             .is_some_and(|it| it.kind == "multipart/digest");
         let (part, boundary) = self.part(&header, digest);
-        let header = header_at..header_at + header.octets_len();
+        let header = at + fields_at..at + fields_at + header.octets_len();
         let number = self.parts.len();
         if let Some(boundary) = boundary.filter(|_| part.is_multipart) {
             self.open.push((number, [b"--", boundary.trim_end().as_bytes()].concat()));
@@ -141,13 +202,7 @@ impl Reader<'_> {
             body: body_at..body_at,
             ..part
         });
-        Ok(body_at)
-    }
-
-    /// The message up to where a header that begins here may reach.
-    fn head(&self, header_at: usize) -> &[u8] {
-        let end = header_at.saturating_add(MAX_HEADER).min(self.message.len());
-        self.message.get(..end).unwrap_or_default()
+        Ok(Ok(body_at))
     }
 
     /// What the fields say, and the boundary.
@@ -196,18 +251,28 @@ impl Reader<'_> {
         (part, boundary.map(str::to_owned))
     }
 
-    /// Where the next line that begins with `--` stands. A delimiter can stand at the very beginning of a body.
-    fn next_candidate(&self, at: usize) -> Option<usize> {
+    /// The next line that begins with `--`. A delimiter can stand at the very beginning of a body.
+    fn next_candidate(
+        &mut self,
+        mut at: usize,
+        mut at_line: bool,
+    ) -> io::Result<Option<Candidate>> {
         if self.open.is_empty() {
-            return None;
+            return Ok(None);
         }
-        let mut line_at = at;
         loop {
-            let rest = self.message.get(line_at..).filter(|rest| !rest.is_empty())?;
-            if rest.starts_with(b"--") {
-                return Some(line_at);
+            let octets = self.window.look(at)?;
+            if octets.is_empty() {
+                return Ok(None);
             }
-            line_at += first_line(rest).len();
+            let line = first_line(octets);
+            let ends = line.ends_with(b"\n");
+            if at_line && line.starts_with(b"--") {
+                let line = line.to_vec();
+                let whole = ends || at + line.len() >= self.message.length();
+                return Ok(Some(Candidate { at, line, whole }));
+            }
+            (at, at_line) = (at + line.len(), ends);
         }
     }
 
@@ -236,8 +301,29 @@ impl Reader<'_> {
         }
     }
 
-    fn before_line_end(&self, line_at: usize) -> usize {
-        without_line_end(self.message.get(..line_at).unwrap_or_default()).len()
+    fn before_line_end(&self, line_at: usize) -> io::Result<usize> {
+        let before = self.message.at(line_at.saturating_sub(2)..line_at)?;
+        Ok(line_at - (before.len() - without_line_end(&before).len()))
+    }
+}
+
+/// Where in the message it is being read.
+struct Window<'a> {
+    message: &'a Content,
+    at: usize,
+    octets: Cow<'a, [u8]>,
+}
+
+impl Window<'_> {
+    /// What stands there, at least [`LONGEST_LINE`] unless the message ends before.
+    fn look(&mut self, at: usize) -> io::Result<&[u8]> {
+        let end = self.at + self.octets.len();
+        let has = at >= self.at && at <= end;
+        if !has || (end - at < LONGEST_LINE && end < self.message.length()) {
+            self.octets = self.message.at(at..at.saturating_add(WINDOW))?;
+            self.at = at;
+        }
+        Ok(self.octets.get(at - self.at..).unwrap_or_default())
     }
 }
 
@@ -254,6 +340,10 @@ fn encoding(name: Option<&str>) -> Encoding {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn parts(message: &[u8]) -> (Vec<Part>, Option<Limit>) {
+        super::parts(&Content::of_octets(message.to_vec())).unwrap()
+    }
 
     fn read(message: &str) -> Vec<(String, String)> {
         let message = message.replace('\n', "\r\n");
@@ -306,6 +396,40 @@ mod tests {
             leaves(message),
             expected.map(|(kind, body)| (kind.to_owned(), body.to_owned()))
         );
+    }
+
+    /// Wherever one look at the message ends and the next one begins.
+    #[test]
+    fn delimiters_and_headers_anywhere() {
+        for more in 0..120 {
+            let text = "x".repeat(WINDOW - 100 + more);
+            let lines = "xy\r\n".repeat((WINDOW - 100) / 4) + &"z".repeat(more);
+            for text in [text, lines] {
+                let message = format!(
+                    "Content-Type: multipart/mixed; boundary=b\n\n--b\n\n{text}\n--b\nContent-Type: a/b\n\ntwo\n--b--\n"
+                );
+                let expected = [("text/plain", text.as_str()), ("a/b", "two")];
+                let expected = expected.map(|(kind, body)| (kind.to_owned(), body.to_owned()));
+                assert_eq!(leaves(&message.replace("\r\n", "\n")), expected, "{more}");
+            }
+            let long = format!("X: {}\n", "y".repeat(FIRST_LOOK - 100 + more));
+            let message = format!(
+                "{long}Content-Type: multipart/mixed; boundary=b\n\n--b\n{long}Content-Type: a/b\n\ntwo\n--b--\n"
+            );
+            assert_eq!(leaves(&message), [("a/b".to_owned(), "two".to_owned())], "{more}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_longer_than_all_delimits_nothing() {
+        let blanks = " ".repeat(WINDOW + LONGEST_LINE);
+        let message = format!(
+            "Content-Type: multipart/mixed; boundary=b\n\n--b\n\none\n--b{blanks}x--b\ntwo\n--b--\n"
+        );
+        assert_eq!(leaves(&message).len(), 1);
+        let many = "Content-Type: multipart/mixed; boundary=b\r\n\r\n".to_owned()
+            + &"--\r\n".repeat(2_000_000);
+        assert_eq!(parts(many.as_bytes()).0.len(), 1);
     }
 
     #[test]

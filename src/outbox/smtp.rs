@@ -237,7 +237,7 @@ impl Courier for SmtpCourier {
 impl Live {
     async fn submit(&mut self, message: &mut Message) -> Ended {
         self.messages += 1;
-        let Message { id, envelope, content } = message;
+        let Message { id, envelope, content, .. } = message;
         let mut submission = Submission::new(envelope, content.size, &self.keywords);
         submission.push(&std::mem::take(&mut self.unread));
         let submitted = loop {

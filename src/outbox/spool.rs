@@ -1,7 +1,8 @@
 //! The spool: a folder of messages that gatepost has taken and will deliver.
 //!
 //! `incoming/` has what is being written, `queue/` what waits, `failed/` what can't be delivered. A message is the
-//! file that bears its id; beside it may be `ID.progress`, and `ID.now` when a person wants it tried at once.
+//! file that bears its id; beside it may be `ID.progress`, `ID.now` when a person wants it tried at once, and `ID.begun`,
+//! what is at the provider and would have to be taken back.
 //!
 //! Invariant: a message is in `queue/` or `failed/`, whole and synced, before anybody hears that it was accepted, and
 //! until it was delivered or dropped by a person. What can't be read is never removed.

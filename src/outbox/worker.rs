@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tracing::{Instrument, Span, error, info_span};
 
+use super::begun::Begun;
 use super::courier::{Courier, Message, Outcome, Verdict};
 use super::dispatch::Event;
 use super::entry::Entry;
@@ -158,7 +159,8 @@ impl Worker {
         };
         let Envelope { sender, parameters, .. } = entry.envelope.clone();
         let envelope = Envelope { sender, parameters, recipients: recipients.to_vec() };
-        let mut message = Message { id: entry.id.clone(), envelope, content };
+        let begun = Begun::of(&shared.spool, &entry.id);
+        let mut message = Message { id: entry.id.clone(), envelope, content, begun };
         // Whatever is wrong with a message or with gatepost, its lane must not wait for ever.
         let sending = AssertUnwindSafe(courier.send(&mut message)).catch_unwind();
         let outcome = tokio::select! {

@@ -42,10 +42,14 @@ impl Device {
     ) -> io::Result<String> {
         self.ask(&format!("MAIL FROM:<{from}>"), 250).await?;
         self.ask(&format!("RCPT TO:<{to}>"), 250).await?;
+        self.give(message).await.map(|()| String::new())
+    }
+
+    /// The message, behind its envelope.
+    pub(crate) async fn give(&mut self, message: &[u8]) -> io::Result<()> {
         self.ask("DATA", 354).await?;
         self.stream.get_mut().write_all(&stuffed(message)).await?;
-        self.ask(".", 250).await?;
-        Ok(String::new())
+        self.ask(".", 250).await
     }
 
     pub(crate) async fn ask(&mut self, command: &str, wanted: u16) -> io::Result<()> {

@@ -15,6 +15,7 @@
 mod commands;
 mod device;
 mod doors;
+mod graph;
 mod kills;
 mod large;
 mod mends;

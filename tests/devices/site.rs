@@ -60,11 +60,14 @@ impl Site {
              [app.lab]\nprovider = \"lab\"\ntenant = \"{}\"\nclient_id = \"{}\"\n\
              client_secret = {{ file = \"secret\" }}\ngrant = \"client_credentials\"\n\
              [provider.lab]\ntoken_url = \"{}\"\nca_file = \"ca.pem\"\nsmtp = \"{} starttls\"\n\
-             app_scopes = [\"https://outlook.office365.com/.default\"]\n",
+             graph = \"{}\"\n\
+             app_scopes = [\"https://outlook.office365.com/.default\"]\n\
+             graph_app_scopes = [\"https://graph.microsoft.com/.default\"]\n",
             plan.emulated.app.tenant,
             plan.emulated.app.client_id,
             emulator.token_url(),
             emulator.smtp(Tls::StartTls),
+            emulator.graph_url(),
         );
         for mailbox in &plan.emulated.mailboxes {
             text +=

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 use super::password::{self, New};
 use super::{UsageError, account, open, ui};
 use crate::clock::Clock;
-use crate::config::{Account, Config, Listener};
+use crate::config::{Account, Config, ListenAddress, Listener};
 use crate::explain;
 use crate::net::ServerTls;
 use crate::outbox::{Entry, Place, Spool, What, kept_as};
@@ -184,7 +184,11 @@ fn the_listener<'a>(config: &'a Config, named: Option<&str>) -> Result<(&'a List
         .flat_map(|listener| listener.addresses.iter().map(move |at| (&**listener, at.address)));
     let found = match named {
         None => addresses.next(),
-        Some(named) => addresses.find(|(_, address)| address.to_string() == named),
+        Some(named) => {
+            // `localhost` is two of them.
+            let meant = ListenAddress::parse(named).unwrap_or_default();
+            addresses.find(|(_, address)| meant.iter().any(|meant| meant.address == *address))
+        }
     };
     let (listener, mut address) = found.with_context(|| match named {
         None => "the configuration has no listener with protocol = \"smtp\"".to_owned(),

@@ -8,7 +8,6 @@ use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use reqwest::header::{ACCEPT, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER};
 use reqwest::{Method, RequestBuilder};
 use serde::Deserialize;
@@ -16,6 +15,7 @@ use tokio::sync::Semaphore;
 use url::Url;
 use uuid::Uuid;
 
+use super::body::{Body, Flow, encode, encoded_length};
 use super::fault::{Fault, Said};
 use crate::config::{Provider, is_local};
 use crate::net::{ClientTls, HttpClient, HttpLimits, TlsError, http_client_within};
@@ -47,9 +47,7 @@ pub(super) struct Call {
     pub(super) method: Method,
     pub(super) url: Url,
     pub(super) kind: &'static str,
-    pub(super) body: Bytes,
-    /// Of a piece of an upload (RFC 9110 section 14.4).
-    pub(super) range: Option<String>,
+    pub(super) body: Body,
 }
 
 /// An answer that is a success.
@@ -77,7 +75,7 @@ impl Graph {
         url
     }
 
-    /// Asks, with `token` if there is one: the address of an upload is its own permission.
+    /// Asks, with `token` if there is one.
     pub(super) async fn ask(
         &self,
         mailbox: &str,
@@ -86,18 +84,43 @@ impl Graph {
     ) -> Result<Done, Fault> {
         let place = self.place(mailbox);
         let _place = place.acquire().await;
-        let Call { method, url, kind, body, range } = call;
+        let Call { method, url, kind, body } = call;
         let mut request = self.http.of(&url).request(method, url.clone());
-        if !body.is_empty() {
+        if !kind.is_empty() {
             request = request.header(CONTENT_TYPE, kind);
-        }
-        if let Some(range) = range {
-            request = request.header(CONTENT_RANGE, range);
         }
         if let Some(token) = token {
             request = request.bearer_auth(token.expose());
         }
-        send(&url, request.body(body)).await
+        match body {
+            Body::Octets(octets) => send(&url, request.body(octets)).await,
+            Body::Message { header, content, behind } => {
+                let (source, flow) = Flow::new(encoded_length(&header, &content, behind));
+                let request = request.body(reqwest::Body::wrap(flow));
+                // An answer may come before all is sent, and is the last word then.
+                tokio::select! {
+                    answer = send(&url, request) => answer,
+                    Err(fault) = encode(source, header, content, behind) => Err(fault),
+                }
+            }
+        }
+    }
+
+    /// Puts a piece of an attachment to the address of an upload, which is its own permission.
+    pub(super) async fn put(
+        &self,
+        mailbox: &str,
+        url: &Url,
+        range: String,
+        flow: Flow,
+    ) -> Result<Done, Fault> {
+        let place = self.place(mailbox);
+        let _place = place.acquire().await;
+        let request = self.http.of(url).put(url.clone());
+        let request = request.header(CONTENT_TYPE, "application/octet-stream");
+        // RFC 9110 section 14.4.
+        let request = request.header(CONTENT_RANGE, range);
+        send(url, request.body(reqwest::Body::wrap(flow))).await
     }
 
     fn place(&self, mailbox: &str) -> Arc<Semaphore> {

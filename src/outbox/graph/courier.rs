@@ -3,23 +3,26 @@
 //! Invariant: a message that fits into one request goes with all of its octets, a signature's too; one that does not
 //! is cut only where nothing is signed or encrypted.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
+use super::body::Body;
 use super::client::{Done, Graph};
 use super::fault::Fault;
-use super::large::{self, MIME, in_base64};
+use super::large::{self, MIME, apart};
 use super::recipients::Hidden;
 use super::session::Session;
 use crate::config::Account;
 use crate::oauth::Tokens;
-use crate::outbox::{Courier, Message, Outcome, Verdict, cut};
+use crate::outbox::{CannotCut, Content, Courier, Message, Outcome, Verdict, cut, header_of};
 
 /// What a draft may have, when Graph takes less in a request than it says.
 const SMALLER: usize = MIME / 3;
+
+const LONG_HEADER: &str = "its header is longer than Exchange takes";
 
 /// Delivers the mail of one mailbox by Microsoft Graph.
 pub struct GraphCourier {
@@ -34,25 +37,24 @@ impl GraphCourier {
         Self { graph, tokens, account }
     }
 
-    async fn deliver(&self, message: &mut Message) -> Result<Done, Fault> {
-        let _turn = large::turn(message.content.size).await;
-        let unreadable = |error: std::io::Error| {
-            let reason = format!("the spooled message can't be read: {error}");
-            Fault::Outcome(Outcome::Answered(vec![
-                Verdict::Later(reason);
-                message.envelope.recipients.len()
-            ]))
-        };
-        let octets = message.content.read_all().await.map_err(unreadable)?;
-        let hidden = Hidden::of(&octets, &message.envelope);
+    async fn deliver(&self, message: &Message) -> Result<Done, Fault> {
+        let Message { envelope, content, begun, .. } = message;
+        let size = content.length();
+        let _turn = large::turn(size).await;
+        let whole = content.clone();
+        let header = move || Ok(header_of(&whole)?.map(Cow::into_owned));
+        let header = apart(header).await?.map_err(Fault::Unreadable)?;
+        let header = header.ok_or_else(|| Fault::Unsuited(LONG_HEADER.into()))?;
+        let hidden = Hidden::of(&header, envelope);
         let hidden = hidden.map_err(|strangers| Fault::Unsuited(strangers.said()))?;
         let mut session = Session::begin(&self.graph, &self.tokens, &self.account).await?;
-        if octets.len() + hidden.len() > MIME {
-            return self.send_large(&mut session, octets, &hidden, MIME).await;
+        session.delete_former(begun).await?;
+        if size + hidden.len() > MIME {
+            return self.send_large(&mut session, message, &hidden, MIME).await;
         }
-        match self.send_small(&mut session, &octets, &hidden).await {
+        match self.send_small(&mut session, content, header, &hidden).await {
             Err(fault) if fault.status() == Some(413) => {
-                self.send_large(&mut session, octets, &hidden, SMALLER).await
+                self.send_large(&mut session, message, &hidden, SMALLER).await
             }
             answer => answer,
         }
@@ -61,35 +63,33 @@ impl GraphCourier {
     async fn send_small(
         &self,
         session: &mut Session<'_>,
-        octets: &[u8],
+        content: &Content,
+        mut header: Vec<u8>,
         hidden: &Hidden,
     ) -> Result<Done, Fault> {
-        let body = match hidden.len() {
-            0 => in_base64(octets),
-            _ => {
-                let mut octets = octets.to_vec();
-                hidden.add_to(&mut octets);
-                in_base64(&octets)
-            }
-        };
+        let behind = header.len();
+        hidden.add_to(&mut header);
+        let content = content.clone();
+        let body = Body::Message { header: header.into(), content, behind };
         session.post(&["sendMail"], "text/plain", body).await
     }
 
     async fn send_large(
         &self,
         session: &mut Session<'_>,
-        octets: Vec<u8>,
+        message: &Message,
         hidden: &Hidden,
         limit: usize,
     ) -> Result<Done, Fault> {
         let limit = limit.saturating_sub(hidden.len());
-        // Decoding tens of megabytes takes a while.
-        let pieces = spawn_blocking(move || cut(&octets, limit)).await;
-        let pieces = pieces.map_err(|_| Fault::Unsuited("the message can't be cut".into()))?;
-        let pieces = pieces.map_err(|why| {
-            Fault::Unsuited(format!("too large for one request to Microsoft Graph, and {why}"))
+        let content = message.content.clone();
+        let pieces = apart(move || cut(&content, limit)).await?.map_err(|why| match why {
+            CannotCut::Unreadable(error) => Fault::Unreadable(error),
+            why => {
+                Fault::Unsuited(format!("too large for one request to Microsoft Graph, and {why}"))
+            }
         })?;
-        large::send(session, pieces, hidden).await
+        large::send(session, pieces, hidden, &message.begun).await
     }
 
     async fn attempt(&mut self, message: &mut Message) -> Outcome {

@@ -4,6 +4,7 @@
 //! holds or closes the way. An answer that another server may have written refuses nothing.
 
 use std::fmt;
+use std::io;
 use std::time::Duration;
 
 use crate::explain;
@@ -23,6 +24,8 @@ pub(super) enum Fault {
     },
     /// The message is not one for Graph.
     Unsuited(String),
+    /// The message can't be read.
+    Unreadable(io::Error),
     /// Known before any request was made.
     Outcome(Outcome),
 }
@@ -58,6 +61,27 @@ impl Fault {
         }
     }
 
+    /// Whether another attempt may find it otherwise, with nobody doing anything.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            Self::Said(said) => matches!(said.about(), About::Now | About::MessageNow),
+            Self::Silent { .. } | Self::Unreadable(_) => true,
+            Self::Unsuited(_) | Self::Outcome(_) => false,
+        }
+    }
+
+    /// The same of a draft: it needs a permission of its own, without which small messages go all the same.
+    pub(super) fn of_draft(self) -> Self {
+        match self {
+            Self::Said(said) if said.status == 403 && matches!(said.about(), About::Way) => {
+                Self::Unsuited(format!(
+                    "{said}; a message above 3 MB goes by a draft, for which Graph wants the permission Mail.ReadWrite"
+                ))
+            }
+            fault => fault,
+        }
+    }
+
     /// The same of an upload: what its address refuses says nothing of the mailbox, and another one may work.
     pub(super) fn of_upload(self) -> Self {
         match self {
@@ -74,6 +98,9 @@ impl Fault {
         match self {
             Self::Outcome(outcome) => outcome,
             Self::Unsuited(said) => Outcome::Unsuited { said },
+            Self::Unreadable(error) => {
+                all(Verdict::Later(format!("the spooled message can't be read: {error}")))
+            }
             // Nobody was reached: another message would not fare better.
             Self::Silent { reason, asked: false } => {
                 Outcome::Held { reason, wait: None, remedy: None }
@@ -119,6 +146,18 @@ impl Said {
             (400.., _) => About::Message,
             // A redirect: Graph has none here.
             _ => About::Now,
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Said(said) => said.fmt(f),
+            Self::Silent { reason, .. } => f.write_str(reason),
+            Self::Unsuited(said) => f.write_str(said),
+            Self::Unreadable(error) => error.fmt(f),
+            Self::Outcome(_) => f.write_str("there is no token"),
         }
     }
 }

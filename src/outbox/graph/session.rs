@@ -11,12 +11,13 @@ use tracing::{debug, warn};
 use url::Url;
 
 use super::Graph;
+use super::body::{Body, Flow};
 use super::client::{Call, Done, is_safe};
 use super::fault::Fault;
 use crate::config::Account;
 use crate::explain;
 use crate::oauth::{AccessToken, NoToken, Tokens};
-use crate::outbox::Outcome;
+use crate::outbox::{Begun, Outcome};
 use crate::vocabulary::{Resource, Way};
 
 /// See the module.
@@ -44,10 +45,10 @@ impl<'a> Session<'a> {
         &mut self,
         path: &[&str],
         kind: &'static str,
-        body: Bytes,
+        body: Body,
     ) -> Result<Done, Fault> {
         let url = self.graph.url(&self.account.mailbox, path);
-        self.call(Call { method: Method::POST, url, kind, body, range: None }).await
+        self.call(Call { method: Method::POST, url, kind, body }).await
     }
 
     async fn call(&mut self, call: Call) -> Result<Done, Fault> {
@@ -69,25 +70,48 @@ impl<'a> Session<'a> {
     }
 
     /// PUT of one piece to the address of an upload.
-    pub(super) async fn put(&self, url: &Url, range: String, body: Bytes) -> Result<Done, Fault> {
+    pub(super) async fn put(&self, url: &Url, range: String, flow: Flow) -> Result<Done, Fault> {
         if !is_safe(url) {
             let host = url.host_str().unwrap_or_default();
             return Err(Fault::Unsuited(format!(
                 "Graph's address for an upload is not secure: {host}"
             )));
         }
-        let kind = "application/octet-stream";
-        let (url, range) = (url.clone(), Some(range));
-        let call = Call { method: Method::PUT, url, kind, body, range };
-        let answer = self.graph.ask(&self.account.mailbox, call, None).await;
+        let answer = self.graph.put(&self.account.mailbox, url, range, flow).await;
         answer.map_err(Fault::of_upload)
     }
 
-    /// A draft that must not stay.
-    pub(super) fn draft(&self, id: &str) -> Draft {
-        let url = self.graph.url(&self.account.mailbox, &["messages", id]);
-        let (graph, mailbox) = (Arc::clone(self.graph), self.account.mailbox.clone());
-        Draft { left: Some(Left { graph, mailbox, url, token: self.token.clone() }) }
+    /// A draft that must not stay, also if this process ends now.
+    pub(super) async fn draft(&self, id: &str, begun: &Begun) -> Draft {
+        let draft = self.left(id, begun);
+        if let Err(error) = begun.keep(id).await {
+            // It matters only if this process ends.
+            warn!(%error, "it can't be written down that a draft was made");
+        }
+        Draft { left: Some(draft) }
+    }
+
+    /// Deletes the draft that an earlier attempt could not delete.
+    pub(super) async fn delete_former(&mut self, begun: &Begun) -> Result<(), Fault> {
+        let Some(id) = begun.read().await else { return Ok(()) };
+        let left = self.left(&id, begun);
+        let answer = self.call(delete(left.url.clone())).await;
+        match left.deleted(answer).await {
+            // Behind the next attempt nobody would know of it.
+            Err(fault) if fault.may_pass() => Err(fault),
+            _ => Ok(()),
+        }
+    }
+
+    fn left(&self, id: &str, begun: &Begun) -> Left {
+        Left {
+            graph: Arc::clone(self.graph),
+            mailbox: self.account.mailbox.clone(),
+            url: self.graph.url(&self.account.mailbox, &["messages", id]),
+            token: self.token.clone(),
+            id: id.to_owned(),
+            begun: begun.clone(),
+        }
     }
 
     async fn ask(&self, call: Call) -> Result<Done, Fault> {
@@ -105,6 +129,8 @@ struct Left {
     mailbox: String,
     url: Url,
     token: AccessToken,
+    id: String,
+    begun: Begun,
 }
 
 impl Draft {
@@ -113,8 +139,10 @@ impl Draft {
     }
 
     pub(super) async fn delete(mut self, session: &mut Session<'_>) {
-        if let Some(Left { mailbox, url, .. }) = self.left.take() {
-            deleted(&mailbox, session.call(delete(url)).await);
+        if let Some(left) = self.left.take() {
+            let answer = session.call(delete(left.url.clone())).await;
+            // If it stays, the next attempt finds it.
+            let _ = left.deleted(answer).await;
         }
     }
 }
@@ -123,29 +151,38 @@ impl Drop for Draft {
     fn drop(&mut self) {
         if let (Some(left), Ok(runtime)) = (self.left.take(), tokio::runtime::Handle::try_current())
         {
-            runtime.spawn(left.delete());
+            runtime.spawn(async move { drop(left.delete().await) });
         }
     }
 }
 
 impl Left {
-    async fn delete(self) {
-        let Self { graph, mailbox, url, token } = self;
-        deleted(&mailbox, graph.ask(&mailbox, delete(url), Some(&token.token)).await);
+    async fn delete(self) -> Result<(), Fault> {
+        let call = delete(self.url.clone());
+        let answer = self.graph.ask(&self.mailbox, call, Some(&self.token.token)).await;
+        self.deleted(answer).await
+    }
+
+    async fn deleted(self, answer: Result<Done, Fault>) -> Result<(), Fault> {
+        let Self { mailbox, id, begun, .. } = self;
+        match answer {
+            Ok(_) => debug!(mailbox, "a draft that was not sent is deleted"),
+            // It was sent, or a person was faster.
+            Err(fault) if fault.status() == Some(404) => debug!(mailbox, "the draft is gone"),
+            Err(fault) => {
+                warn!(mailbox, ?fault, "a draft that was not sent stays in Drafts for now");
+                return Err(fault);
+            }
+        }
+        if let Err(error) = begun.forget(&id).await {
+            debug!(%error, "it is tried once more to delete a draft that is gone");
+        }
+        Ok(())
     }
 }
 
 fn delete(url: Url) -> Call {
-    Call { method: Method::DELETE, url, kind: "", body: Bytes::new(), range: None }
-}
-
-fn deleted(mailbox: &str, answer: Result<Done, Fault>) {
-    match answer {
-        Ok(_) => debug!(mailbox, "a draft that was not sent is deleted"),
-        // It was sent, or a person was faster.
-        Err(fault) if fault.status() == Some(404) => debug!(mailbox, "the draft is gone"),
-        Err(fault) => warn!(mailbox, ?fault, "a draft that was not sent stays in Drafts"),
-    }
+    Call { method: Method::DELETE, url, kind: "", body: Body::Octets(Bytes::new()) }
 }
 
 /// Without a token for Graph the next way may be open; where there is none, a person's act opens this one.
