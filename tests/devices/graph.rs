@@ -176,7 +176,7 @@ async fn with_both_ways_closed_mail_waits_and_a_person_is_called_once() {
             false => HASTY,
         };
         let plan = Plan { emulated: emulated(vec![MAILBOX.into()]), account: SMTP_FIRST, more };
-        let site = Site::with(plan, |text| hook + &text).await;
+        let site = Site::with(plan, |text| format!("{hook}\n{text}")).await;
         let control = site.emulator.control();
         control.set_login_fault(Some(LoginFault::SmtpAuthDisabled));
         control.fail_graph(GraphStep::Any, GraphFault::AccessDenied, None);
