@@ -4,10 +4,13 @@
 //! # The way of a connection
 //!
 //! ```text
-//! client ──▶ listener ──▶ Frontend ──▶ access ──▶ tokens ──▶ Upstream ──▶ relay ──▶ outcome
+//!                                             direct ┌──▶ pace ──▶ tokens ──▶ upstream ──▶ relay ──▶ outcome
+//! client ──▶ listener ──▶ Frontend ──▶ access ───────┤
+//!                                              spool └──▶ intake ──▶ on disk, 250 ──▶ outcome
 //! ```
 //!
-//! [`connection`] shows it in one file.
+//! [`connection`] shows it in one file. What is on disk goes on by itself: [`outbox`] delivers it, by SMTP or by
+//! Microsoft Graph.
 //!
 //! # The floors
 //!
