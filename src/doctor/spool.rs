@@ -48,11 +48,18 @@ fn of_mailbox(summary: Summary) -> Vec<Finding> {
     }
     if failed > 0 {
         let what = format!("{} could not be delivered{said}", messages(failed));
-        let remedy = remedy.map(|remedy| format!("{remedy}; then ")).unwrap_or_default()
-            + "`gatepost spool list --failed` shows them, `gatepost spool retry ID` tries one again";
+        let cause = remedy.map(|remedy| format!("{} ", sentence(&remedy))).unwrap_or_default();
+        let again =
+            "`gatepost spool list --failed` shows them, `gatepost spool retry ID` tries one again";
+        let remedy = cause + again;
         findings.push(Finding::warning(Code::MailFailed, &mailbox, what, remedy));
     }
     findings
+}
+
+/// With the full stop that a command alone does not have.
+fn sentence(remedy: &str) -> String {
+    format!("{}.", remedy.trim_end_matches('.'))
 }
 
 fn messages(count: usize) -> String {

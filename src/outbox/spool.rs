@@ -63,7 +63,7 @@ impl Spool {
 
     /// Whether a state folder has a spool: commands need not make one to say that it is empty.
     pub fn exists(state_dir: &Path) -> bool {
-        state_dir.join(FOLDER).is_dir()
+        state_dir.join(FOLDER).exists()
     }
 
     /// Other settings, after the configuration has changed.

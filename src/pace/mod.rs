@@ -281,6 +281,7 @@ impl Pace {
     fn reason(&self, account: &Account, key: &(String, Protocol)) -> String {
         let held = self.held(key);
         match account.limits.connections {
+            Some(1) if held.is_zero() => format!("the one connection of {} is in use", key.0),
             Some(limit) if held.is_zero() => {
                 format!("the {limit} connections that {} may have are in use", key.0)
             }

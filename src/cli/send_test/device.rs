@@ -48,9 +48,9 @@ impl Device {
     /// Connects, with TLS if the listener has it, and says EHLO.
     pub(super) async fn connect(panel: &Panel) -> Result<Self> {
         let address = panel.address;
-        let socket = timeout(ANSWER, TcpStream::connect(address)).await?;
-        let socket =
-            socket.with_context(|| format!("nobody listens on {address}\nhint: gatepost run"))?;
+        let Ok(Ok(socket)) = timeout(ANSWER, TcpStream::connect(address)).await else {
+            bail!("nobody listens on {address}\nhint: gatepost run");
+        };
         let mut device = Self { stream: Stream::accepted(socket)?, unread: Vec::new() };
         if panel.tls == TlsMode::Implicit {
             device = device.encrypt(panel).await?;
