@@ -333,12 +333,21 @@ fn ambiguous(written: &str, ids: &[String]) -> String {
     format!("{written:?} may be {some}{more}\nhint: write more of it")
 }
 
-/// What `gatepost status` says of each mailbox that has any.
-pub(super) async fn status(config: &Config) -> Result<Vec<Summary>> {
+/// What `gatepost status` says of each mailbox that has any, and the files of which nobody knows whose they are.
+pub(super) async fn status(config: &Config) -> Result<(Vec<Summary>, Vec<Damaged>)> {
     match open(config)? {
-        Some(spool) => Ok(spool.summaries().await?),
-        None => Ok(Vec::new()),
+        Some(spool) => Ok((spool.summaries().await?, spool.damaged().await?)),
+        None => Ok((Vec::new(), Vec::new())),
     }
+}
+
+/// Mail that was accepted and stays undelivered until a person looks at it.
+pub(super) fn show_damaged(files: &[Damaged]) -> Result<()> {
+    for Damaged { id, why, .. } in files {
+        ui::out(&format!("spool: the file of message {id} is damaged, and not delivered: {why}"))?;
+        ui::out(&format!("spool: remedy: gatepost spool show {id} --message"))?;
+    }
+    Ok(())
 }
 
 /// The lines of it, for people.

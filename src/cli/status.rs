@@ -12,7 +12,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::{Account, Config};
 use crate::explain;
 use crate::oauth::Principal;
-use crate::outbox::Summary;
+use crate::outbox::{Damaged, Summary};
 use crate::store::{
     LiveSessions, MailboxUse, PasswordRecord, SessionBoard, Store, Token, TokenFault,
 };
@@ -32,6 +32,8 @@ struct Status {
     accounts: Vec<AccountStatus>,
     /// Mailboxes that have spooled mail.
     spool: Vec<Summary>,
+    /// Files of the spool that can't be read: nobody knows whose they are.
+    spool_damaged: Vec<Damaged>,
     /// What mailboxes use of the provider's limits, as they log in there.
     limits: Vec<MailboxUse>,
 }
@@ -103,10 +105,10 @@ pub(super) async fn status(file: &Path, args: Args) -> Result<()> {
     for account in &config.accounts {
         accounts.push(of_account(&config, account, &store, &passwords, &live).await?);
     }
-    let spool = spool::status(&config).await?;
+    let (spool, spool_damaged) = spool::status(&config).await?;
     let proxies = live.iter().map(|live| live.pid).collect();
     let limits = live.into_iter().flat_map(|live| live.limits).collect();
-    let status = Status { proxies, accounts, spool, limits };
+    let status = Status { proxies, accounts, spool, spool_damaged, limits };
     match args.json {
         true => ui::out(&serde_json::to_string_pretty(&status)?),
         false => show(&status),
@@ -224,6 +226,7 @@ fn show(status: &Status) -> Result<()> {
     }
     show_limits(&status.limits, now)?;
     spool::show_status(&status.spool, now)?;
+    spool::show_damaged(&status.spool_damaged)?;
     if status.proxies.is_empty() {
         ui::say("no proxy is running on this store");
     }

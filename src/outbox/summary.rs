@@ -56,11 +56,11 @@ impl Spool {
 }
 
 impl Entry {
-    /// What to do about what was last said of it, if that is known.
+    /// What to do about what was last said of it, if that is known. Of a recipient that was refused earlier only when
+    /// nothing else stands in the way: it would be read as the remedy for the words beside it.
     pub fn remedy(&self) -> Option<String> {
         let refused = self.progress.refused.last().map(|(_, said)| said);
-        let said = [refused, self.progress.last_error.as_ref()];
-        let known = said.into_iter().flatten().find_map(|said| explain::best(said));
-        known.map(|known| known.remedy_for(&self.mailbox))
+        let known = explain::best(self.progress.last_error.as_ref().or(refused)?)?;
+        Some(known.remedy_for(&self.mailbox))
     }
 }

@@ -129,6 +129,31 @@ async fn people_see_what_waits_and_what_to_do() {
     bench.bad(&["spool", "retry", &tried.id], 1, &["was delivered already"]);
 }
 
+/// One recipient is refused, another is to wait: the remedy belongs to the words beside it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_remedy_is_for_what_was_said_last() {
+    let bench = Bench::new();
+    let spool = bench.spool();
+    let mut entry = put(&spool, 100).await;
+    try_in_vain(&spool, &mut entry).await;
+    entry.progress.refused.push(("bad@b.example".into(), "550 5.1.10 RecipientNotFound".into()));
+    spool.note(&entry, true).await.unwrap();
+    let (status, shown) = (bench.good(&["status"]), bench.good(&["spool", "show", &entry.id]));
+    for text in [status, shown] {
+        assert!(text.contains("Set-CASMailbox") && !text.contains("address book"), "{text}");
+    }
+    // Words that nobody knows have no remedy, rather than that of others.
+    entry.progress.last_error = Some("xyzzy".into());
+    spool.note(&entry, true).await.unwrap();
+    let status = bench.good(&["status"]);
+    assert!(status.contains("xyzzy") && !status.contains("spool: remedy"), "{status}");
+    // The other one has gone out: the refusal is what is left.
+    entry.progress.last_error = None;
+    spool.note(&entry, true).await.unwrap();
+    let shown = bench.good(&["spool", "show", &entry.id]);
+    assert!(shown.contains("address book"), "{shown}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn people_try_again_and_drop() {
     let bench = Bench::new();
@@ -170,6 +195,10 @@ async fn people_try_again_and_drop() {
     // A damaged one is listed, can be looked at, and goes by its name alone.
     fs::write(bench.0.path().join("state/spool/failed").join(&two.id), "half a mess").unwrap();
     assert!(bench.good(&["spool", "list"]).contains("damaged"));
+    let status = bench.good(&["status"]);
+    assert!(status.contains(&format!("message {} is damaged", two.id)), "{status}");
+    assert!(status.contains(&format!("gatepost spool show {} --message", two.id)), "{status}");
+    assert_eq!(bench.json(&["status", "--json"])["spool_damaged"][0]["id"], two.id);
     bench.bad(&["spool", "show", &two.id], 1, &["damaged", "--message"]);
     assert_eq!(bench.good(&["spool", "show", &two.id, "--message"]), "half a mess");
     bench.bad(&["spool", "retry", &two.id], 1, &["damaged"]);

@@ -128,7 +128,11 @@ async fn follow(spool: &Spool, account: &Account, id: &str, wait: Duration) -> R
             }
             Some((entry, Place::Queue)) if entry.progress.last_error != told => {
                 if let Some(error) = &entry.progress.last_error {
-                    ui::say(&format!("attempt {}: {error}", entry.progress.attempts));
+                    ui::say(&match entry.progress.attempts {
+                        // Its mailbox was tried, and is held: for the message itself that counts as no attempt.
+                        0 => format!("held: {error}"),
+                        attempts => format!("attempt {attempts}: {error}"),
+                    });
                     say_meaning(account, error);
                 }
                 told = entry.progress.last_error;
