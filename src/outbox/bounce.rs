@@ -15,6 +15,7 @@ use super::header::Header;
 use super::mend::message_id;
 use crate::clock::Timestamp;
 use crate::explain;
+use crate::protocol::is_status;
 
 /// How much of the original's header goes back with it: more than people's mail has, and a report stays small.
 const MAX_HEADER: usize = 64 * 1024;
@@ -163,7 +164,7 @@ fn status(b: &Bounce<'_>) -> String {
         text.push_str("\r\n");
         field(&mut text, "Final-Recipient", &typed_address(failure.recipient));
         field(&mut text, "Action", "failed");
-        let code = failure.code.filter(|code| is_status(code)).unwrap_or("5.0.0");
+        let code = failure.code.filter(|code| is_refusal(code)).unwrap_or("5.0.0");
         field(&mut text, "Status", code);
         if !failure.said.trim().is_empty() {
             field(&mut text, "Diagnostic-Code", &format!("smtp; {}", failure.said));
@@ -171,6 +172,11 @@ fn status(b: &Bounce<'_>) -> String {
         field(&mut text, "Last-Attempt-Date", &b.now.mail_date());
     }
     text
+}
+
+/// Whether this is the enhanced code (RFC 3463 section 2) of something that was refused.
+pub(super) fn is_refusal(code: &str) -> bool {
+    code.starts_with(['4', '5']) && is_status(code)
 }
 
 /// RFC 6533 section 3: what is not ASCII is escaped.
@@ -184,14 +190,6 @@ fn typed_address(address: &str) -> String {
         c => format!("\\x{{{:X}}}", u32::from(c)),
     };
     format!("utf-8; {}", address.chars().map(escape).collect::<String>())
-}
-
-/// RFC 3463 section 2, of the classes of refusals.
-fn is_status(code: &str) -> bool {
-    let numbers: Vec<_> = code.split('.').collect();
-    let is_number =
-        |text: &&str| (1..=3).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
-    numbers.len() == 3 && ["4", "5"].contains(&numbers[0]) && numbers.iter().all(is_number)
 }
 
 fn field(text: &mut String, name: &str, value: &str) {

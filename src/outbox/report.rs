@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tracing::{debug, error, info, warn};
 
-use super::bounce::{Bounce, Failure, bounce};
+use super::bounce::{Bounce, Failure, bounce, is_refusal};
 use super::entry::{Entry, Source};
 use super::queue::{Held, Hold};
 use super::smtp::remedy;
@@ -243,10 +243,7 @@ fn failures(entry: &Entry) -> Vec<Failure<'_>> {
 
 /// The enhanced code (RFC 3463) in `550 5.1.1 nobody`, or at the beginning.
 fn code_of(said: &str) -> Option<&str> {
-    said.split(' ').take(2).find(|word| {
-        let numbers: Vec<_> = word.split('.').map(str::parse::<u16>).collect();
-        word.starts_with(['4', '5']) && numbers.len() == 3 && numbers.iter().all(Result::is_ok)
-    })
+    said.split(' ').take(2).find(|word| is_refusal(word))
 }
 
 #[cfg(test)]

@@ -25,6 +25,6 @@ pub use sasl::{Login, Xoauth2};
 pub use smtp::{
     AllowedRecipients, ClientStep, DeviceRules, Dots, Encoding, Envelope, Noticed, Receiver,
     ReceiverRules, ReceiverStep, Recipient, Reply, Submission, SubmissionStep, Submitted, Verdict,
-    Watch, session_refusal, spool_keywords,
+    Watch, is_status, session_refusal, spool_keywords,
 };
 pub use upstream::{Goal, Rejection, Step as UpstreamStep, Upstream, Welcome};

@@ -25,6 +25,6 @@ pub(super) use upstream::SmtpUpstream;
 pub use dots::Dots;
 pub use envelope::{AllowedRecipients, Envelope, Recipient};
 pub use receiver::{Receiver, ReceiverRules, ReceiverStep, spool_keywords};
-pub use reply::Reply;
+pub use reply::{Reply, is_status};
 pub use submission::{Encoding, Step as SubmissionStep, Submission, Submitted, Verdict};
 pub use watch::{ClientStep, DeviceRules, Noticed, Watch};

@@ -11,7 +11,7 @@ use super::super::input::{Input, TooLong, split_word};
 use super::content::Decoder;
 use super::envelope::{self, AllowedRecipients, Envelope};
 use super::frontend::goodbye;
-use super::parameters::too_long;
+use super::parameters::{self, too_long};
 use super::reply::Reply;
 use super::transaction::{Open, Transaction, refused};
 use crate::vocabulary::BareLf;
@@ -310,7 +310,7 @@ impl Receiver {
     }
 
     fn begin_chunk(&mut self, arguments: &[u8]) {
-        let Some((size, last)) = chunk_size(arguments) else {
+        let Some((size, last)) = parameters::of_bdat(arguments) else {
             return self.answer(&Reply::new(501, "5.5.4 write BDAT, a size, and LAST if it is"));
         };
         let room = match &self.transaction {
@@ -448,17 +448,4 @@ impl Receiver {
         }
         true
     }
-}
-
-/// RFC 3030 section 2: `1000 LAST`.
-fn chunk_size(arguments: &[u8]) -> Option<(u64, bool)> {
-    let (size, last) = split_word(arguments);
-    let last = match last {
-        b"" => false,
-        word if word.eq_ignore_ascii_case(b"LAST") => true,
-        _ => return None,
-    };
-    let digits = !size.is_empty() && size.iter().all(u8::is_ascii_digit);
-    let size = std::str::from_utf8(size).ok().filter(|_| digits)?.parse().ok()?;
-    Some((size, last))
 }

@@ -23,6 +23,7 @@ use super::super::input::{MAX_LINE, split_word};
 use super::super::refusal::Refusal;
 use super::super::upstream::backoff_time;
 use super::frontend::{goodbye, session_refusal};
+use super::parameters;
 use content::{Content, Seen};
 use replies::{Answer, Replies};
 pub use rules::DeviceRules;
@@ -275,7 +276,7 @@ impl Watch {
                 self.client = Client::Held;
                 Awaited::Data
             }
-            b"BDAT" => match rules::chunk(arguments) {
+            b"BDAT" => match parameters::of_bdat(arguments.trim_ascii()) {
                 Some((octets, last)) => {
                     self.client =
                         if octets == 0 { Client::Commands } else { Client::Chunk(octets) };
@@ -327,7 +328,7 @@ impl Watch {
     /// The chunks of a message that is too large end the session before the last one: what is upstream of the
     /// message must not be taken for the whole.
     fn device_chunk(&mut self, line: &[u8], arguments: &[u8]) -> ClientStep {
-        let Some((octets, _)) = rules::chunk(arguments) else {
+        let Some((octets, _)) = parameters::of_bdat(arguments.trim_ascii()) else {
             self.over(&format!("{}\r\n", rules::BAD_CHUNK));
             return ClientStep::Drop(line.len());
         };
