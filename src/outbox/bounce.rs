@@ -12,19 +12,14 @@ use mail_builder::mime::{BodyPart, MimePart};
 use mail_parser::MessageParser;
 
 use super::header::Header;
+use super::lines::{line, one_line, wrap};
 use super::mend::message_id;
 use crate::clock::Timestamp;
 use crate::explain;
 use crate::protocol::is_status;
 
 /// How much of the original's header goes back with it: more than people's mail has, and a report stays small.
-const MAX_HEADER: usize = 64 * 1024;
-
-/// Longest piece of others' words on a line; Exchange's replies have up to some 300 characters.
-const MAX_WORDS: usize = 1000;
-
-/// Longest line of the words for people, as in RFC 5322 section 2.1.1.
-const WIDTH: usize = 76;
+pub(super) const MAX_HEADER: usize = 64 << 10;
 
 /// A recipient who did not get the message.
 #[derive(Clone, Debug)]
@@ -101,7 +96,8 @@ pub fn bounce(b: &Bounce<'_>) -> Vec<u8> {
 fn words(b: &Bounce<'_>, header: &Header<'_>, subject: &str) -> String {
     let mut text = String::new();
     let device = one_line(b.device);
-    paragraph(&mut text, "", &format!("A message from {device} could not be delivered."));
+    line(&mut text, "", &format!("A message from {device} could not be delivered."));
+    text.push_str("\r\n");
     let date = header.field("Date").map(|field| one_line(&field.text()));
     let sender = match b.original_sender {
         "" => "nobody (<>)".to_owned(),
@@ -196,48 +192,6 @@ fn field(text: &mut String, name: &str, value: &str) {
     let ascii = |c: char| if c.is_ascii() { c } else { '?' };
     let value: String = one_line(value).chars().map(ascii).collect();
     wrap(text, &format!("{name}: "), " ", &value);
-}
-
-fn paragraph(text: &mut String, indent: &str, words: &str) {
-    line(text, indent, words);
-    text.push_str("\r\n");
-}
-
-fn line(text: &mut String, indent: &str, words: &str) {
-    wrap(text, indent, indent, words);
-}
-
-/// Words on lines of up to [`WIDTH`]; what has no blanks is parted where a line would get too long for SMTP.
-fn wrap(text: &mut String, first: &str, indent: &str, words: &str) {
-    /// RFC 5321 section 4.5.3.1.6: 1,000 octets with the line end, and a character has up to four.
-    const LONGEST_WORD: usize = 200;
-    text.push_str(first);
-    let mut width = first.chars().count();
-    let mut fresh = true;
-    for word in words.split(' ').filter(|word| !word.is_empty()) {
-        let letters: Vec<char> = word.chars().collect();
-        for piece in letters.chunks(LONGEST_WORD) {
-            if !fresh && width + 1 + piece.len() > WIDTH {
-                text.push_str("\r\n");
-                text.push_str(indent);
-                width = indent.chars().count();
-            } else if !fresh {
-                text.push(' ');
-                width += 1;
-            }
-            text.extend(piece);
-            width += piece.len();
-            fresh = false;
-        }
-    }
-    text.push_str("\r\n");
-}
-
-/// Others' words: without line ends and other controls, and not endless.
-fn one_line(words: &str) -> String {
-    let blank = |c: char| if c.is_control() || c.is_whitespace() { ' ' } else { c };
-    let words: String = words.chars().map(blank).take(MAX_WORDS).collect();
-    words.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 /// Decoded (RFC 2047), and short enough for a subject again.

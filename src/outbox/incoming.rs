@@ -14,6 +14,7 @@ use super::draft::Draft;
 use super::entry::{Entry, Progress, Source};
 use super::error::SpoolError;
 use super::files::Files;
+use super::header::{LONGEST_HEADER, end_of_header};
 use super::mend::{MendRules, mend};
 use super::spool::Spool;
 use crate::protocol::Envelope;
@@ -23,9 +24,6 @@ const PIECE: usize = 64 << 10;
 
 /// Octets in which the end of the header is looked for at once.
 const HEADER_PIECE: usize = 4 << 10;
-
-/// Longest header that is mended: Exchange Online takes 256 KB ("Exchange Online limits", message header size).
-const LONGEST_HEADER: usize = 256 << 10;
 
 /// A message that is being taken. When it is dropped before its commit, there is nothing of it.
 #[derive(Debug)]
@@ -209,15 +207,6 @@ impl Taking {
         draft.keep()?;
         Ok(entry)
     }
-}
-
-/// Behind the first empty line, if it ends at `from` or later.
-fn end_of_header(octets: &[u8], from: usize) -> Option<usize> {
-    if octets.starts_with(b"\r\n") {
-        return Some(2);
-    }
-    let behind = octets.get(from..)?;
-    behind.windows(4).position(|four| four == b"\r\n\r\n").map(|at| from + at + 4)
 }
 
 fn log(entry: &Entry) {

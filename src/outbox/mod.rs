@@ -9,8 +9,8 @@
 //! | `courier`, `begun` | what a way to the provider does, tells, and would have to take back |
 //! | `smtp` | the way by SMTP |
 //! | `graph` | the way by Microsoft Graph |
-//! | `report`, `bounce` | who is told of what can't be delivered |
-//! | `mime`, `part`, `decode` | what Microsoft Graph needs to know of a message |
+//! | `report`, `bounce`, `lines` | who is told of what can't be delivered |
+//! | `mime`, `part`, `window`, `decode` | what Microsoft Graph needs to know of a message |
 //!
 //! Invariant: what the [`Spool`] has taken stays in it until it was delivered, has failed (and then stays where
 //! people find it), or was dropped by a person. What can be decided without a file or a socket is decided without
@@ -35,6 +35,7 @@ mod incoming;
 mod intake;
 mod journal;
 mod leftovers;
+mod lines;
 mod listing;
 mod mend;
 mod mime;
@@ -47,6 +48,7 @@ mod smtp;
 mod spool;
 mod straighten;
 mod summary;
+mod window;
 mod worker;
 
 pub use begun::Begun;

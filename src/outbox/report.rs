@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tracing::{debug, error, info, warn};
 
-use super::bounce::{Bounce, Failure, bounce, is_refusal};
+use super::bounce::{Bounce, Failure, MAX_HEADER, bounce, is_refusal};
 use super::entry::{Entry, Source};
 use super::queue::{Held, Hold};
 use super::smtp::remedy;
@@ -28,9 +28,6 @@ const LONG_OUTAGE: Duration = Duration::from_secs(3600);
 
 /// Attempts that show that it needs a person, if the provider's words say so.
 const SURE: u32 = 2;
-
-/// How much of a message's header goes back with its bounce.
-const HEADER: u64 = 64 << 10;
 
 /// Who hands bounces over, for people.
 const DEVICE: &str = "gatepost";
@@ -185,7 +182,7 @@ impl Report {
     async fn bounce(&self, entry: &Entry) -> Option<Entry> {
         let account = self.config.account(&entry.mailbox)?;
         let notify = account.notify.as_deref().filter(|_| !entry.bounce)?;
-        let header = match self.spool.header(entry, HEADER).await {
+        let header = match self.spool.header(entry, MAX_HEADER).await {
             Ok(header) => header,
             Err(error) => {
                 warn!(id = entry.id, %error, "a failed message's header can't be read");

@@ -4,6 +4,8 @@
 //! [`ReceiverStep::Abort`] or whole by [`ReceiverStep::End`], and only the driver's word, by
 //! [`Receiver::finish`], makes a 250 of it. No content is held: what is pushed comes out or is forgotten.
 
+mod content;
+
 use std::collections::VecDeque;
 
 use super::super::frontend::Closing;
@@ -300,7 +302,7 @@ impl Receiver {
         if let Some(reply) = fault {
             return self.answer(&reply);
         }
-        match self.transaction.is_ready() {
+        match self.transaction.check_ready() {
             Ok(()) => {
                 let decoder = Decoder::data(self.rules.bare_lf, self.rules.max_size);
                 self.begin(decoder, Carrier::Data);
@@ -315,7 +317,7 @@ impl Receiver {
         };
         let room = match &self.transaction {
             Transaction::Begun(decoder) => decoder.room(),
-            _ => match self.transaction.is_ready() {
+            _ => match self.transaction.check_ready() {
                 Ok(()) => self.rules.max_size,
                 Err(reply) => {
                     // What stands behind it is no command, whatever the answer (RFC 3030 section 2).
@@ -358,94 +360,5 @@ impl Receiver {
             Transaction::Refused => self.say(reply),
             _ => self.answer(reply),
         }
-    }
-}
-
-/// Content.
-impl Receiver {
-    fn data(&mut self) -> bool {
-        let Transaction::Begun(decoder) = &mut self.transaction else { return false };
-        if self.input.is_empty() {
-            return false;
-        }
-        let octets = self.input.take_rest();
-        let (was_void, fed) = (decoder.fault().is_some(), decoder.feed(&octets));
-        self.input.push(octets.get(fed.used..).unwrap_or_default());
-        let (fault, mends) = (decoder.fault(), decoder.mends());
-        match fault {
-            None => self.chunk_out(fed.out),
-            Some(fault) if !was_void => {
-                self.ahead.push_back(ReceiverStep::Abort(fault.text().into()))
-            }
-            Some(_) => {}
-        }
-        match fault {
-            _ if !fed.end => {}
-            None => {
-                self.ahead.push_back(ReceiverStep::End(mends));
-                self.state = State::Ended;
-            }
-            Some(fault) => {
-                self.transaction = Transaction::None;
-                self.state = State::Command;
-                self.say(&fault.reply(self.rules.max_size));
-            }
-        }
-        true
-    }
-
-    fn chunk(&mut self, left: u64, last: bool) -> bool {
-        let Transaction::Begun(decoder) = &mut self.transaction else { return false };
-        if left > 0 && self.input.is_empty() {
-            return false;
-        }
-        let octets = self.input.take_some(left);
-        let left = left.saturating_sub(u64::try_from(octets.len()).unwrap_or(u64::MAX));
-        let mut out = decoder.feed(&octets).out;
-        if left == 0 && last {
-            out.append(&mut decoder.finish());
-        }
-        if let Some(fault) = decoder.fault() {
-            self.reset(fault.text());
-            self.transaction = Transaction::Refused;
-            self.state = State::Skip(left, fault.reply(self.rules.max_size));
-            return true;
-        }
-        let mends = decoder.mends();
-        self.chunk_out(out);
-        match (left, last) {
-            (0, true) => {
-                self.ahead.push_back(ReceiverStep::End(mends));
-                self.state = State::Ended;
-            }
-            (0, false) => {
-                self.state = State::Command;
-                self.say(&Reply::new(250, "2.6.0 chunk taken"));
-            }
-            _ => self.state = State::Content(Carrier::Bdat { left, last }),
-        }
-        true
-    }
-
-    fn chunk_out(&mut self, out: Vec<u8>) {
-        if !out.is_empty() {
-            self.ahead.push_back(ReceiverStep::Chunk(out));
-        }
-    }
-
-    /// Reads what nobody wants, then says why.
-    fn skip(&mut self, left: u64) -> bool {
-        if left > 0 && self.input.is_empty() {
-            return false;
-        }
-        let count = self.input.take_some(left).len();
-        let State::Skip(left, reply) = &mut self.state else { return false };
-        *left = left.saturating_sub(u64::try_from(count).unwrap_or(u64::MAX));
-        if *left == 0 {
-            let reply = reply.clone();
-            self.state = State::Command;
-            self.unready(&reply);
-        }
-        true
     }
 }
