@@ -1,8 +1,5 @@
 //! The files of the spool: what is in which folder, and how it gets there.
 //!
-//! Beside a message may be `ID.progress`, how far its delivery is, `ID.now`, when a person wants it tried at once, and
-//! `ID.begun`, what a courier has begun at the provider.
-//!
 //! Invariant: a file without a message beside it does nothing, so that the message is what is put in or taken away
 //! last, or first.
 
@@ -316,6 +313,10 @@ impl Files {
         folder::remove(&path).map(drop).map_err(SpoolError::at(&path))
     }
 
+    fn remove_sides(&self, place: Place, id: &str) -> Result<(), SpoolError> {
+        [PROGRESS, NOW, BEGUN].into_iter().try_for_each(|kind| self.remove_side(place, id, kind))
+    }
+
     /// The message first: what then is left beside it does nothing.
     pub(super) fn remove(&self, place: Place, id: &str) -> Result<bool, SpoolError> {
         let path = self.folder(place).file(id);
@@ -325,9 +326,7 @@ impl Files {
             self.room.free(length);
         }
         self.known().remove(id);
-        for kind in [PROGRESS, NOW, BEGUN] {
-            self.remove_side(place, id, kind)?;
-        }
+        self.remove_sides(place, id)?;
         Ok(removed)
     }
 
@@ -339,10 +338,7 @@ impl Files {
             _ => SpoolError::at(&path)(error),
         })?;
         self.known().remove(id);
-        for kind in [PROGRESS, NOW, BEGUN] {
-            self.remove_side(from, id, kind)?;
-        }
-        Ok(())
+        self.remove_sides(from, id)
     }
 
     /// Tells those who wait: in this process, and the one that delivers.

@@ -15,6 +15,7 @@ use super::entry::{Entry, Source};
 use super::queue::{Held, Hold};
 use super::smtp::remedy;
 use super::spool::Spool;
+use super::summary::messages;
 use crate::attention::{Attention, Call};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, SenderRule};
@@ -51,7 +52,7 @@ struct Told {
     /// When it was last told that messages have failed.
     failed_at: Option<Timestamp>,
     /// What has failed since.
-    failed: u32,
+    failed: u64,
     /// The last of them.
     reason: String,
     remedy: String,
@@ -70,7 +71,7 @@ impl Report {
 
     /// A message has failed: its `refused` tell for whom and why. The bounce, if there is one.
     pub(super) async fn failed(&self, entry: &Entry) -> Option<Entry> {
-        let Entry { id, mailbox, device, progress, .. } = entry;
+        let Entry { id, mailbox, progress, .. } = entry;
         if !self.reported().insert(id.clone()) {
             return None;
         }
@@ -78,9 +79,6 @@ impl Report {
         let recipients = progress.refused.len();
         let to_do = remedy(&said, mailbox);
         error!(
-            id,
-            mailbox,
-            device,
             recipients,
             attempts = progress.attempts,
             said,
@@ -153,12 +151,10 @@ impl Report {
             }
         }
         for (mailbox, count, reason, remedy) in due {
-            let messages =
-                if count == 1 { "1 message".into() } else { format!("{count} messages") };
             self.call(
                 "message_failed",
                 &mailbox,
-                format!("{messages} not delivered: {reason}"),
+                format!("{} not delivered: {reason}", messages(count)),
                 remedy,
             );
         }
@@ -185,7 +181,7 @@ impl Report {
         let header = match self.spool.header(entry, MAX_HEADER).await {
             Ok(header) => header,
             Err(error) => {
-                warn!(id = entry.id, %error, "a failed message's header can't be read");
+                warn!(%error, "a failed message's header can't be read");
                 Vec::new()
             }
         };
@@ -216,7 +212,7 @@ impl Report {
         match self.spool.enqueue(source, envelope, &message, true).await {
             Ok(bounce) => Some(bounce),
             Err(error) => {
-                error!(id = entry.id, notify, %error, "nobody can be told by mail of a failed message");
+                error!(notify, %error, "nobody can be told by mail of a failed message");
                 None
             }
         }
