@@ -23,44 +23,44 @@ pub(super) const MAX_HEADER: usize = 64 << 10;
 
 /// A recipient who did not get the message.
 #[derive(Clone, Debug)]
-pub struct Failure<'a> {
+pub(super) struct Failure<'a> {
     /// The address.
-    pub recipient: &'a str,
+    pub(super) recipient: &'a str,
     /// Enhanced status code (RFC 3463), `5.1.1`.
-    pub code: Option<&'a str>,
+    pub(super) code: Option<&'a str>,
     /// The server's own words.
-    pub said: &'a str,
+    pub(super) said: &'a str,
     /// What to do; `None`: what `explain` knows of the server's words.
-    pub remedy: Option<String>,
+    pub(super) remedy: Option<String>,
 }
 
 /// What a report tells.
 #[derive(Clone, Copy, Debug)]
-pub struct Bounce<'a> {
+pub(super) struct Bounce<'a> {
     /// The mailbox that the message was to go out by; the report comes from it.
-    pub mailbox: &'a str,
+    pub(super) mailbox: &'a str,
     /// Who gets the report.
-    pub notify: &'a str,
+    pub(super) notify: &'a str,
     /// The message's name in the spool.
-    pub queue_id: &'a str,
+    pub(super) queue_id: &'a str,
     /// Who handed the message over.
-    pub device: &'a str,
+    pub(super) device: &'a str,
     /// When.
-    pub arrived: Timestamp,
+    pub(super) arrived: Timestamp,
     /// When the last attempt was.
-    pub now: Timestamp,
+    pub(super) now: Timestamp,
     /// Who did not get it.
-    pub failures: &'a [Failure<'a>],
+    pub(super) failures: &'a [Failure<'a>],
     /// The message's header.
-    pub header: &'a [u8],
+    pub(super) header: &'a [u8],
     /// The envelope's sender as the device gave it.
-    pub original_sender: &'a str,
+    pub(super) original_sender: &'a str,
     /// How often it was tried.
-    pub attempts: u32,
+    pub(super) attempts: u32,
 }
 
 /// The whole message.
-pub fn bounce(b: &Bounce<'_>) -> Vec<u8> {
+pub(super) fn bounce(b: &Bounce<'_>) -> Vec<u8> {
     let header = Header::read(b.header);
     let subject = subject(&header);
     let mut parts = vec![

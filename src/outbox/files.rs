@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
 use tracing::{error, warn};
 
 use super::entry::{self, Damaged, Entry, Place, Progress};
@@ -46,7 +45,6 @@ pub(super) struct Files {
     pub(super) delivers: AtomicBool,
     /// What the total was counted with.
     counted: Mutex<Option<Stamp>>,
-    pub(super) changes: watch::Sender<u64>,
 }
 
 /// Differs from an earlier one when another process has changed something.
@@ -80,7 +78,6 @@ impl Files {
             told: Mutex::default(),
             delivers: AtomicBool::new(false),
             counted: Mutex::default(),
-            changes: watch::Sender::new(0),
             root,
         }
     }
@@ -341,9 +338,8 @@ impl Files {
         self.remove_sides(from, id)
     }
 
-    /// Tells those who wait: in this process, and the one that delivers.
+    /// Tells the process that delivers, if that is another one.
     pub(super) fn changed(&self) {
-        self.changes.send_modify(|changes| *changes += 1);
         if self.delivers.load(Ordering::SeqCst) {
             return;
         }

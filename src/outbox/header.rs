@@ -82,13 +82,8 @@ impl<'a> Header<'a> {
     }
 
     /// The octets of the fields, without an mbox's line and without the empty line.
-    pub fn octets(&self) -> &'a [u8] {
+    pub(super) fn octets(&self) -> &'a [u8] {
         self.octets.get(self.fields_at..self.fields_end).unwrap_or_default()
-    }
-
-    /// How many octets the fields have.
-    pub(super) fn octets_len(&self) -> usize {
-        self.fields_end - self.fields_at
     }
 
     /// Where the body begins: behind the empty line, or at the line that is no field.

@@ -52,7 +52,6 @@ mod window;
 mod worker;
 
 pub use begun::Begun;
-pub use bounce::{Bounce, Failure, bounce};
 pub use content::Content;
 pub use courier::{Courier, Message, Outcome, Verdict};
 pub use dispatch::{Couriers, Outbox, OutboxParts};

@@ -153,7 +153,7 @@ impl Reader<'_> {
             .and_then(|it| self.parts.get(it))
             .is_some_and(|it| it.kind == "multipart/digest");
         let (part, boundary) = self.part(&header, digest);
-        let header = at + fields_at..at + fields_at + header.octets_len();
+        let header = at + fields_at..at + fields_at + header.octets().len();
         let number = self.parts.len();
         if let Some(boundary) = boundary.filter(|_| part.is_multipart) {
             self.open.push((number, [b"--", boundary.trim_end().as_bytes()].concat()));

@@ -13,8 +13,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tokio::sync::watch;
-
 use super::content::Content;
 use super::entry::{self, Damaged, Entry, Place};
 use super::error::SpoolError;
@@ -213,11 +211,6 @@ impl Spool {
     /// Changes when another process has put in, retried or dropped something; cheap to ask.
     pub fn stamp(&self) -> Stamp {
         self.0.stamp()
-    }
-
-    /// Wakes when this process has put in, retried or dropped something.
-    pub fn changes(&self) -> watch::Receiver<u64> {
-        self.0.changes.subscribe()
     }
 
     /// Takes the turn at delivering, and clears away what was left unfinished; `None`: another process has it.

@@ -54,7 +54,7 @@ pub(super) fn head<'a>(
         let fields_at = if at == 0 { Header::read(&octets).fields_at() } else { 0 };
         let header = Header::read_from(&octets, fields_at, &stop);
         // What ends it is there as a whole.
-        let seen = fields_at + header.octets_len() + first_line(header.behind()).len();
+        let seen = fields_at + header.octets().len() + first_line(header.behind()).len();
         if seen < octets.len() || at.saturating_add(octets.len()) >= message.length() {
             return Ok(Some(octets));
         }

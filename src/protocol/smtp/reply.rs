@@ -35,11 +35,6 @@ impl Reply {
         (400..500).contains(&self.code)
     }
 
-    /// Refused for good.
-    pub fn is_permanent(&self) -> bool {
-        (500..600).contains(&self.code)
-    }
-
     /// Refused because a command is wrong, unknown or out of turn (RFC 5321 section 4.2.2).
     pub(super) fn is_error(&self) -> bool {
         (500..505).contains(&self.code)
@@ -91,11 +86,9 @@ mod tests {
     fn kinds_are_told_by_the_first_digit() {
         let kinds = [250, 354, 452, 550].map(|code| {
             let reply = Reply::new(code, "");
-            (reply.is_positive(), reply.is_transient(), reply.is_permanent())
+            (reply.is_positive(), reply.is_transient())
         });
-        let (done, later, never) =
-            ((true, false, false), (false, true, false), (false, false, true));
-        assert_eq!(kinds, [done, (false, false, false), later, never]);
+        assert_eq!(kinds, [(true, false), (false, false), (false, true), (false, false)]);
     }
 
     #[test]
