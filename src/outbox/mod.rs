@@ -3,7 +3,9 @@
 //! | files | what they do |
 //! | --- | --- |
 //! | `intake` | a session that brings messages |
-//! | `incoming`, `spool`, `entry`, `content`, `journal`, `leftovers` | the spool on the disk |
+//! | `incoming`, `incoming_file` | a message on its way into the spool |
+//! | `spool`, `files`, `folder`, `listing`, `room`, `leftovers` | the spool on the disk |
+//! | `entry`, `content`, `journal`, `summary`, `hand` | what it holds, for the delivery and for people |
 //! | `mend`, `straighten`, `header`, `address` | senders and headers, put right |
 //! | `dispatch`, `queue`, `worker`, `settle` | what goes when, and what comes of it |
 //! | `courier`, `begun` | what a way to the provider does, tells, and would have to take back |
@@ -23,7 +25,6 @@ mod content;
 mod courier;
 mod decode;
 mod dispatch;
-mod draft;
 mod entry;
 mod error;
 mod files;
@@ -32,6 +33,7 @@ mod graph;
 mod hand;
 mod header;
 mod incoming;
+mod incoming_file;
 mod intake;
 mod journal;
 mod leftovers;

@@ -1,4 +1,5 @@
-//! The dialogues up to the login, and SMTP's behind it where gatepost takes the mail itself, as sans-IO state machines: bytes in, steps out.
+//! The dialogues up to the login, and SMTP's behind it where gatepost takes, watches or hands over the mail, as sans-IO
+//! state machines: bytes in, steps out.
 //!
 //! A [`Frontend`] is the server's role towards the client, an [`Upstream`] the client's role towards
 //! Exchange. There is one pair for each protocol; what all three share (line buffer, limits, counting of

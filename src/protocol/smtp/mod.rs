@@ -1,7 +1,8 @@
 //! SMTP submission: RFC 5321, RFC 3207 (STARTTLS), RFC 4954 (AUTH), RFC 3463 (codes).
 //!
 //! Up to the login as a server and as a client, and behind it as a server that takes mail itself (RFC 6409,
-//! RFC 3030), the [`Receiver`], and as a client that hands it over, the [`Submission`].
+//! RFC 3030), the [`Receiver`], as a client that hands it over, the [`Submission`], and between the two, the
+//! [`Watch`].
 
 mod answers;
 mod content;
