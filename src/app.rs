@@ -94,7 +94,6 @@ impl App {
             stop: stop.clone(),
             cut: cut.clone(),
         });
-        let sessions = Arc::new(Sessions::default());
         let gate = Arc::new(Gate {
             config: Arc::clone(&config),
             access,
@@ -102,18 +101,13 @@ impl App {
             pace: Arc::clone(&pace),
             spool,
             outbox,
-            sessions: Arc::clone(&sessions),
+            sessions: Arc::new(Sessions::default()),
             stop: stop.clone(),
             cut: cut.clone(),
         });
         let mut app = Self { listening: Vec::new(), store, pace, tracker, stop, cut };
         app.open_doors(sockets, &gate, &mut providers)?;
-        app.spawn(watch_store(app.store.clone(), gate));
-        let pace = Arc::clone(&app.pace);
-        app.spawn(show_sessions(config.state_dir.clone(), sessions, Arc::clone(&pace)));
-        app.spawn(async move { pace.keep_saving().await });
-        let store = app.store.clone();
-        app.spawn(async move { watch_expiry(&config.accounts, &store, &clock, &attention).await });
+        app.watch(gate, clock, attention);
         Ok(app)
     }
 
@@ -135,6 +129,16 @@ impl App {
             warn!(%failure, "the day's recipients can't be written");
         }
         self.store.close().await;
+    }
+
+    /// What goes on beside the connections.
+    fn watch(&self, gate: Arc<Gate>, clock: Clock, attention: Attention) {
+        let (config, sessions) = (Arc::clone(&gate.config), Arc::clone(&gate.sessions));
+        let (store, pace) = (self.store.clone(), Arc::clone(&self.pace));
+        self.spawn(watch_store(store.clone(), gate));
+        self.spawn(show_sessions(config.state_dir.clone(), sessions, Arc::clone(&pace)));
+        self.spawn(async move { pace.keep_saving().await });
+        self.spawn(async move { watch_expiry(&config.accounts, &store, &clock, &attention).await });
     }
 
     /// Runs a task until the stop.

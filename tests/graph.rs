@@ -138,12 +138,7 @@ fn message(mailbox: &str, octets: &[u8], recipients: &[&str]) -> Message {
     let recipient = |address: &&str| Recipient { address: (*address).into(), parameters: vec![] };
     let recipients = recipients.iter().map(recipient).collect();
     let envelope = Envelope { sender: mailbox.into(), parameters: Vec::new(), recipients };
-    Message {
-        id: "TEST".into(),
-        envelope,
-        content: Content::of_octets(octets.to_vec()),
-        begun: Begun::default(),
-    }
+    Message { envelope, content: Content::of_octets(octets.to_vec()), begun: Begun::default() }
 }
 
 fn is_delivered(outcome: &Outcome, recipients: usize) -> bool {

@@ -13,6 +13,7 @@ use crate::config::{Account, Config};
 use crate::explain;
 use crate::oauth::Principal;
 use crate::outbox::{Damaged, Summary};
+use crate::pace::is_near;
 use crate::store::{
     LiveSessions, MailboxUse, PasswordRecord, SessionBoard, Store, Token, TokenFault,
 };
@@ -237,7 +238,7 @@ fn show(status: &Status) -> Result<()> {
 fn show_limits(limits: &[MailboxUse], now: Timestamp) -> Result<()> {
     for MailboxUse { mailbox, waiting, recipients, held, .. } in limits {
         if let (used, Some(limit)) = recipients
-            && used * 10 >= u64::from(*limit) * 9
+            && is_near(*used, *limit)
         {
             ui::out(&format!("{mailbox}: {used} of {limit} recipients in the last 24 h"))?;
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Case, Code, Finding, with_hint};
 use crate::clock::Clock;
-use crate::outbox::{Spool, Summary};
+use crate::outbox::{Spool, Summary, messages};
 
 /// An outage that is shorter than this is none that a person must know of: the schedule of the attempts reaches an hour
 /// after the fourth.
@@ -60,11 +60,4 @@ fn of_mailbox(summary: Summary) -> Vec<Finding> {
 /// With the full stop that a command alone does not have.
 fn sentence(remedy: &str) -> String {
     format!("{}.", remedy.trim_end_matches('.'))
-}
-
-fn messages(count: usize) -> String {
-    match count {
-        1 => "1 message".into(),
-        count => format!("{count} messages"),
-    }
 }

@@ -12,59 +12,55 @@ use mail_builder::mime::{BodyPart, MimePart};
 use mail_parser::MessageParser;
 
 use super::header::Header;
+use super::lines::{line, one_line, wrap};
 use super::mend::message_id;
 use crate::clock::Timestamp;
 use crate::explain;
+use crate::protocol::is_status;
 
 /// How much of the original's header goes back with it: more than people's mail has, and a report stays small.
-const MAX_HEADER: usize = 64 * 1024;
-
-/// Longest piece of others' words on a line; Exchange's replies have up to some 300 characters.
-const MAX_WORDS: usize = 1000;
-
-/// Longest line of the words for people, as in RFC 5322 section 2.1.1.
-const WIDTH: usize = 76;
+pub(super) const MAX_HEADER: usize = 64 << 10;
 
 /// A recipient who did not get the message.
 #[derive(Clone, Debug)]
-pub struct Failure<'a> {
+pub(super) struct Failure<'a> {
     /// The address.
-    pub recipient: &'a str,
+    pub(super) recipient: &'a str,
     /// Enhanced status code (RFC 3463), `5.1.1`.
-    pub code: Option<&'a str>,
+    pub(super) code: Option<&'a str>,
     /// The server's own words.
-    pub said: &'a str,
+    pub(super) said: &'a str,
     /// What to do; `None`: what `explain` knows of the server's words.
-    pub remedy: Option<String>,
+    pub(super) remedy: Option<String>,
 }
 
 /// What a report tells.
 #[derive(Clone, Copy, Debug)]
-pub struct Bounce<'a> {
+pub(super) struct Bounce<'a> {
     /// The mailbox that the message was to go out by; the report comes from it.
-    pub mailbox: &'a str,
+    pub(super) mailbox: &'a str,
     /// Who gets the report.
-    pub notify: &'a str,
+    pub(super) notify: &'a str,
     /// The message's name in the spool.
-    pub queue_id: &'a str,
+    pub(super) queue_id: &'a str,
     /// Who handed the message over.
-    pub device: &'a str,
+    pub(super) device: &'a str,
     /// When.
-    pub arrived: Timestamp,
+    pub(super) arrived: Timestamp,
     /// When the last attempt was.
-    pub now: Timestamp,
+    pub(super) now: Timestamp,
     /// Who did not get it.
-    pub failures: &'a [Failure<'a>],
+    pub(super) failures: &'a [Failure<'a>],
     /// The message's header.
-    pub header: &'a [u8],
+    pub(super) header: &'a [u8],
     /// The envelope's sender as the device gave it.
-    pub original_sender: &'a str,
+    pub(super) original_sender: &'a str,
     /// How often it was tried.
-    pub attempts: u32,
+    pub(super) attempts: u32,
 }
 
 /// The whole message.
-pub fn bounce(b: &Bounce<'_>) -> Vec<u8> {
+pub(super) fn bounce(b: &Bounce<'_>) -> Vec<u8> {
     let header = Header::read(b.header);
     let subject = subject(&header);
     let mut parts = vec![
@@ -100,7 +96,8 @@ pub fn bounce(b: &Bounce<'_>) -> Vec<u8> {
 fn words(b: &Bounce<'_>, header: &Header<'_>, subject: &str) -> String {
     let mut text = String::new();
     let device = one_line(b.device);
-    paragraph(&mut text, "", &format!("A message from {device} could not be delivered."));
+    line(&mut text, "", &format!("A message from {device} could not be delivered."));
+    text.push_str("\r\n");
     let date = header.field("Date").map(|field| one_line(&field.text()));
     let sender = match b.original_sender {
         "" => "nobody (<>)".to_owned(),
@@ -163,7 +160,7 @@ fn status(b: &Bounce<'_>) -> String {
         text.push_str("\r\n");
         field(&mut text, "Final-Recipient", &typed_address(failure.recipient));
         field(&mut text, "Action", "failed");
-        let code = failure.code.filter(|code| is_status(code)).unwrap_or("5.0.0");
+        let code = failure.code.filter(|code| is_refusal(code)).unwrap_or("5.0.0");
         field(&mut text, "Status", code);
         if !failure.said.trim().is_empty() {
             field(&mut text, "Diagnostic-Code", &format!("smtp; {}", failure.said));
@@ -171,6 +168,11 @@ fn status(b: &Bounce<'_>) -> String {
         field(&mut text, "Last-Attempt-Date", &b.now.mail_date());
     }
     text
+}
+
+/// Whether this is the enhanced code (RFC 3463 section 2) of something that was refused.
+pub(super) fn is_refusal(code: &str) -> bool {
+    code.starts_with(['4', '5']) && is_status(code)
 }
 
 /// RFC 6533 section 3: what is not ASCII is escaped.
@@ -186,60 +188,10 @@ fn typed_address(address: &str) -> String {
     format!("utf-8; {}", address.chars().map(escape).collect::<String>())
 }
 
-/// RFC 3463 section 2, of the classes of refusals.
-fn is_status(code: &str) -> bool {
-    let numbers: Vec<_> = code.split('.').collect();
-    let is_number =
-        |text: &&str| (1..=3).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
-    numbers.len() == 3 && ["4", "5"].contains(&numbers[0]) && numbers.iter().all(is_number)
-}
-
 fn field(text: &mut String, name: &str, value: &str) {
     let ascii = |c: char| if c.is_ascii() { c } else { '?' };
     let value: String = one_line(value).chars().map(ascii).collect();
     wrap(text, &format!("{name}: "), " ", &value);
-}
-
-fn paragraph(text: &mut String, indent: &str, words: &str) {
-    line(text, indent, words);
-    text.push_str("\r\n");
-}
-
-fn line(text: &mut String, indent: &str, words: &str) {
-    wrap(text, indent, indent, words);
-}
-
-/// Words on lines of up to [`WIDTH`]; what has no blanks is parted where a line would get too long for SMTP.
-fn wrap(text: &mut String, first: &str, indent: &str, words: &str) {
-    /// RFC 5321 section 4.5.3.1.6: 1,000 octets with the line end, and a character has up to four.
-    const LONGEST_WORD: usize = 200;
-    text.push_str(first);
-    let mut width = first.chars().count();
-    let mut fresh = true;
-    for word in words.split(' ').filter(|word| !word.is_empty()) {
-        let letters: Vec<char> = word.chars().collect();
-        for piece in letters.chunks(LONGEST_WORD) {
-            if !fresh && width + 1 + piece.len() > WIDTH {
-                text.push_str("\r\n");
-                text.push_str(indent);
-                width = indent.chars().count();
-            } else if !fresh {
-                text.push(' ');
-                width += 1;
-            }
-            text.extend(piece);
-            width += piece.len();
-            fresh = false;
-        }
-    }
-    text.push_str("\r\n");
-}
-
-/// Others' words: without line ends and other controls, and not endless.
-fn one_line(words: &str) -> String {
-    let blank = |c: char| if c.is_control() || c.is_whitespace() { ' ' } else { c };
-    let words: String = words.chars().map(blank).take(MAX_WORDS).collect();
-    words.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 /// Decoded (RFC 2047), and short enough for a subject again.

@@ -14,7 +14,7 @@ const PIECE: u64 = 64 << 10;
 /// A message that can be read, from its beginning on and as often as needed. Clones are read one at a time.
 #[derive(Clone, Debug)]
 pub struct Content {
-    held: Held,
+    octets: Octets,
     /// Octets of the message.
     pub size: u64,
     at: u64,
@@ -22,22 +22,22 @@ pub struct Content {
 }
 
 #[derive(Clone, Debug)]
-enum Held {
+enum Octets {
     /// At its beginning stands the message.
     File(Arc<File>),
-    Octets(Arc<[u8]>),
+    Memory(Arc<[u8]>),
 }
 
 impl Content {
     /// The first `size` octets of a file.
     pub fn of_file(file: File, size: u64) -> Self {
-        Self { held: Held::File(Arc::new(file)), size, at: 0, piece: Vec::new() }
+        Self { octets: Octets::File(Arc::new(file)), size, at: 0, piece: Vec::new() }
     }
 
     /// Octets that are in memory anyway.
     pub fn of_octets(octets: Vec<u8>) -> Self {
         let size = u64::try_from(octets.len()).unwrap_or(u64::MAX);
-        Self { held: Held::Octets(octets.into()), size, at: 0, piece: Vec::new() }
+        Self { octets: Octets::Memory(octets.into()), size, at: 0, piece: Vec::new() }
     }
 
     /// The next piece; empty: that was all. When this is cancelled, the same piece comes the next time.
@@ -56,9 +56,9 @@ impl Content {
 
     /// Whether its file was removed, by a person, since it was opened. Where the system does not tell: no.
     pub fn is_dropped(&self) -> bool {
-        match &self.held {
-            Held::File(file) => has_no_name(file),
-            Held::Octets(_) => false,
+        match &self.octets {
+            Octets::File(file) => has_no_name(file),
+            Octets::Memory(_) => false,
         }
     }
 
@@ -76,9 +76,9 @@ impl Content {
     pub(super) fn at(&self, range: Range<usize>) -> io::Result<Cow<'_, [u8]>> {
         let end = range.end.min(self.length());
         let begin = range.start.min(end);
-        match &self.held {
-            Held::Octets(octets) => Ok(octets.get(begin..end).unwrap_or_default().into()),
-            Held::File(file) => {
+        match &self.octets {
+            Octets::Memory(octets) => Ok(octets.get(begin..end).unwrap_or_default().into()),
+            Octets::File(file) => {
                 let (begin, length) = (begin as u64, (end - begin) as u64);
                 from_file(file, Vec::new(), begin, length).map(Cow::Owned)
             }
@@ -88,13 +88,13 @@ impl Content {
     async fn read(&self, mut into: Vec<u8>, at: u64, length: u64) -> io::Result<Vec<u8>> {
         into.clear();
         let wanted = usize::try_from(length).map_err(io::Error::other)?;
-        match &self.held {
+        match &self.octets {
             _ if wanted == 0 => {}
-            Held::Octets(octets) => {
+            Octets::Memory(octets) => {
                 let begin = usize::try_from(at).map_err(io::Error::other)?;
                 into.extend(octets.iter().skip(begin).take(wanted));
             }
-            Held::File(file) => {
+            Octets::File(file) => {
                 let file = Arc::clone(file);
                 let read = move || from_file(&file, into, at, length);
                 into = tokio::task::spawn_blocking(read).await.map_err(io::Error::other)??;

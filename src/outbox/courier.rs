@@ -31,8 +31,6 @@ pub trait Courier: Send {
 /// A message on its way.
 #[derive(Debug)]
 pub struct Message {
-    /// As the spool names it.
-    pub id: String,
     /// With the recipients only that are still to be served.
     pub envelope: Envelope,
     /// From its beginning; who reads it again rewinds it.

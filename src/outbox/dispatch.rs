@@ -16,14 +16,14 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::{Instrument, info, warn};
 
 use super::courier::Courier;
 use super::entry::Entry;
 use super::files::Stamp;
 use super::queue::{Hold, Job, Queue};
 use super::report::Report;
-use super::settle::{Ending, Shared};
+use super::settle::{Ending, Shared, span};
 use super::spool::{Spool, SpoolLock};
 use super::worker::Worker;
 use crate::attention::Attention;
@@ -69,10 +69,10 @@ pub struct OutboxParts {
 
 /// The way to the delivery. Clones lead to the same.
 #[derive(Clone, Debug)]
-pub struct Outbox(mpsc::UnboundedSender<Event>);
+pub struct Outbox(mpsc::UnboundedSender<Signal>);
 
-/// What happens.
-pub(super) enum Event {
+/// What the dispatcher is told.
+pub(super) enum Signal {
     /// A message was accepted.
     Arrived(Box<Entry>),
     /// Something has changed that may have been a reason to wait.
@@ -130,12 +130,12 @@ impl Outbox {
     /// The spool has this message now.
     pub fn arrived(&self, entry: Entry) {
         // Behind a stop nobody listens, and the next start finds it.
-        let _ = self.0.send(Event::Arrived(Box::new(entry)));
+        let _ = self.0.send(Signal::Arrived(Box::new(entry)));
     }
 
     /// A sign-in or the like has changed: what waits for a person is tried now.
     pub fn wake(&self) {
-        let _ = self.0.send(Event::Wake);
+        let _ = self.0.send(Signal::Wake);
     }
 }
 
@@ -160,7 +160,7 @@ struct AtWork {
 }
 
 impl Dispatcher {
-    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Event>) {
+    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Signal>) {
         let stop = self.shared.stop.clone();
         let Some(Some(lock)) = stop.run_until_cancelled(self.lock(&mut inbox)).await else {
             return;
@@ -179,7 +179,7 @@ impl Dispatcher {
     }
 
     /// Waits until no other process delivers. What arrives meanwhile is found in the spool.
-    async fn lock(&self, inbox: &mut mpsc::UnboundedReceiver<Event>) -> Option<SpoolLock> {
+    async fn lock(&self, inbox: &mut mpsc::UnboundedReceiver<Signal>) -> Option<SpoolLock> {
         let mut told = false;
         loop {
             match self.shared.spool.lock() {
@@ -194,19 +194,19 @@ impl Dispatcher {
         }
     }
 
-    fn take(&mut self, event: Event, lock: &Arc<SpoolLock>) {
+    fn take(&mut self, event: Signal, lock: &Arc<SpoolLock>) {
         match event {
-            Event::Arrived(entry) => {
+            Signal::Arrived(entry) => {
                 let mailbox = entry.mailbox.clone();
                 self.queue.arrived(*entry);
                 self.give_out(&mailbox, lock);
             }
-            Event::Wake => {
+            Signal::Wake => {
                 self.shared.closed().clear();
                 self.queue.try_now();
                 self.give_out_all(lock);
             }
-            Event::Done { worker, done } => {
+            Signal::Done { worker, done } => {
                 let (job, ending) = *done;
                 let mailbox = job.entry.mailbox.clone();
                 if let Some(at_work) = self.worker(&mailbox, worker) {
@@ -215,8 +215,8 @@ impl Dispatcher {
                 self.end(&job, ending, lock);
                 self.give_out(&mailbox, lock);
             }
-            Event::GivenUp(id) => self.queue.given_up(&id),
-            Event::Left { worker, mailbox } => {
+            Signal::GivenUp(id) => self.queue.given_up(&id),
+            Signal::Left { worker, mailbox } => {
                 if let Some(workers) = self.workers.get_mut(&mailbox) {
                     workers.retain(|at_work| at_work.number != worker);
                 }
@@ -261,10 +261,10 @@ impl Dispatcher {
             (Arc::clone(&self.shared), Arc::clone(lock), reason.to_owned());
         self.tracker.spawn(async move {
             for mut entry in expired {
-                let id = entry.id.clone();
+                let (id, span) = (entry.id.clone(), span(&entry));
                 entry.progress.last_error.get_or_insert_with(|| reason.clone());
-                shared.give_up_at_last(entry).await;
-                let _ = shared.events.send(Event::GivenUp(id));
+                shared.give_up_at_last(entry).instrument(span).await;
+                let _ = shared.events.send(Signal::GivenUp(id));
             }
             drop(lock);
         });

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::config::SenderRule;
-use crate::protocol::Envelope;
+use crate::protocol::{Envelope, Recipient};
 
 /// Of the foot; another one is not read.
 const VERSION: u32 = 1;
@@ -121,6 +121,16 @@ impl Entry {
     /// From when on the time counts after which it has failed.
     pub fn since(&self) -> Timestamp {
         self.progress.renewed.unwrap_or(self.arrived)
+    }
+
+    /// Whom it still has to go to.
+    pub(super) fn remaining(&self) -> Vec<Recipient> {
+        let Progress { done, refused, .. } = &self.progress;
+        let is_settled = |address: &String| {
+            done.contains(address) || refused.iter().any(|(who, _)| who == address)
+        };
+        let all = self.envelope.recipients.iter();
+        all.filter(|recipient| !is_settled(&recipient.address)).cloned().collect()
     }
 
     /// What stands behind the message in its file.

@@ -1,8 +1,5 @@
 //! The files of the spool: what is in which folder, and how it gets there.
 //!
-//! Beside a message may be `ID.progress`, how far its delivery is, `ID.now`, when a person wants it tried at once, and
-//! `ID.begun`, what a courier has begun at the provider.
-//!
 //! Invariant: a file without a message beside it does nothing, so that the message is what is put in or taken away
 //! last, or first.
 
@@ -13,7 +10,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
 use tracing::{error, warn};
 
 use super::entry::{self, Damaged, Entry, Place, Progress};
@@ -49,7 +45,6 @@ pub(super) struct Files {
     pub(super) delivers: AtomicBool,
     /// What the total was counted with.
     counted: Mutex<Option<Stamp>>,
-    pub(super) changes: watch::Sender<u64>,
 }
 
 /// Differs from an earlier one when another process has changed something.
@@ -83,7 +78,6 @@ impl Files {
             told: Mutex::default(),
             delivers: AtomicBool::new(false),
             counted: Mutex::default(),
-            changes: watch::Sender::new(0),
             root,
         }
     }
@@ -316,6 +310,10 @@ impl Files {
         folder::remove(&path).map(drop).map_err(SpoolError::at(&path))
     }
 
+    fn remove_sides(&self, place: Place, id: &str) -> Result<(), SpoolError> {
+        [PROGRESS, NOW, BEGUN].into_iter().try_for_each(|kind| self.remove_side(place, id, kind))
+    }
+
     /// The message first: what then is left beside it does nothing.
     pub(super) fn remove(&self, place: Place, id: &str) -> Result<bool, SpoolError> {
         let path = self.folder(place).file(id);
@@ -325,9 +323,7 @@ impl Files {
             self.room.free(length);
         }
         self.known().remove(id);
-        for kind in [PROGRESS, NOW, BEGUN] {
-            self.remove_side(place, id, kind)?;
-        }
+        self.remove_sides(place, id)?;
         Ok(removed)
     }
 
@@ -339,15 +335,11 @@ impl Files {
             _ => SpoolError::at(&path)(error),
         })?;
         self.known().remove(id);
-        for kind in [PROGRESS, NOW, BEGUN] {
-            self.remove_side(from, id, kind)?;
-        }
-        Ok(())
+        self.remove_sides(from, id)
     }
 
-    /// Tells those who wait: in this process, and the one that delivers.
+    /// Tells the process that delivers, if that is another one.
     pub(super) fn changed(&self) {
-        self.changes.send_modify(|changes| *changes += 1);
         if self.delivers.load(Ordering::SeqCst) {
             return;
         }

@@ -5,6 +5,9 @@
 
 use std::ops::Range;
 
+/// Longest header that is read as one: Exchange Online takes 256 KB ("Exchange Online limits", message header size).
+pub(super) const LONGEST_HEADER: usize = 256 << 10;
+
 /// See the module.
 #[derive(Debug)]
 pub struct Header<'a> {
@@ -79,13 +82,8 @@ impl<'a> Header<'a> {
     }
 
     /// The octets of the fields, without an mbox's line and without the empty line.
-    pub fn octets(&self) -> &'a [u8] {
+    pub(super) fn octets(&self) -> &'a [u8] {
         self.octets.get(self.fields_at..self.fields_end).unwrap_or_default()
-    }
-
-    /// How many octets the fields have.
-    pub(super) fn octets_len(&self) -> usize {
-        self.fields_end - self.fields_at
     }
 
     /// Where the body begins: behind the empty line, or at the line that is no field.
@@ -159,6 +157,15 @@ pub(super) fn first_line(octets: &[u8]) -> &[u8] {
 pub(super) fn without_line_end(line: &[u8]) -> &[u8] {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+/// Behind the first empty line, if it ends at `from` or later. The octets are a header's, with CRLF line ends.
+pub(super) fn end_of_header(octets: &[u8], from: usize) -> Option<usize> {
+    if octets.starts_with(b"\r\n") {
+        return Some(2);
+    }
+    let behind = octets.get(from..)?;
+    behind.windows(4).position(|four| four == b"\r\n\r\n").map(|at| from + at + 4)
 }
 
 /// A field is its first line and those behind it that begin with a blank.

@@ -10,10 +10,11 @@ use std::sync::Arc;
 
 use tracing::{Span, info};
 
-use super::draft::Draft;
 use super::entry::{Entry, Progress, Source};
 use super::error::SpoolError;
 use super::files::Files;
+use super::header::{LONGEST_HEADER, end_of_header};
+use super::incoming_file::IncomingFile;
 use super::mend::{MendRules, mend};
 use super::spool::Spool;
 use crate::protocol::Envelope;
@@ -23,9 +24,6 @@ const PIECE: usize = 64 << 10;
 
 /// Octets in which the end of the header is looked for at once.
 const HEADER_PIECE: usize = 4 << 10;
-
-/// Longest header that is mended: Exchange Online takes 256 KB ("Exchange Online limits", message header size).
-const LONGEST_HEADER: usize = 256 << 10;
 
 /// A message that is being taken. When it is dropped before its commit, there is nothing of it.
 #[derive(Debug)]
@@ -39,14 +37,14 @@ pub struct Incoming {
 #[derive(Debug)]
 struct Taking {
     source: Source,
-    /// Its id is the draft's.
+    /// Its id is the file's.
     entry: Entry,
     /// Not yet mended and written; empty once it is.
     header: Vec<u8>,
     stage: Stage,
     /// Not yet written.
     piece: Vec<u8>,
-    draft: Option<Draft>,
+    file: Option<IncomingFile>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +100,7 @@ impl Spool {
         };
         let stage = if bounce { Stage::AsItIs } else { Stage::Header };
         let (header, piece) = (Vec::new(), Vec::new());
-        let taking = Taking { source, entry, header, stage, piece, draft: None };
+        let taking = Taking { source, entry, header, stage, piece, file: None };
         Incoming { spool: self.clone(), taking: Some(taking) }
     }
 }
@@ -144,8 +142,8 @@ impl Incoming {
     async fn flush(&mut self) -> Result<(), SpoolError> {
         let taking = self.taking.take().ok_or_else(|| given_up(&self.spool))?;
         let files = Arc::clone(self.spool.files());
-        let (taking, draft) = self.spool.run(move |_| taking.flush(&files)).await?;
-        self.taking = Some(Taking { draft: Some(draft), ..taking });
+        let (taking, file) = self.spool.run(move |_| taking.flush(&files)).await?;
+        self.taking = Some(Taking { file: Some(file), ..taking });
         Ok(())
     }
 }
@@ -170,18 +168,18 @@ impl Taking {
     }
 
     /// Writes what there is, and gives the file. It blocks.
-    fn flush(mut self, files: &Arc<Files>) -> Result<(Self, Draft), SpoolError> {
-        let mut draft = match self.draft.take() {
-            Some(draft) => draft,
-            None => Draft::new(files, self.entry.bounce)?,
+    fn flush(mut self, files: &Arc<Files>) -> Result<(Self, IncomingFile), SpoolError> {
+        let mut file = match self.file.take() {
+            Some(file) => file,
+            None => IncomingFile::new(files, self.entry.bounce)?,
         };
         if self.stage != Stage::AsItIs {
-            self.mend(files, &draft.id);
+            self.mend(files, &file.id);
         }
-        draft.write(&self.piece)?;
+        file.write(&self.piece)?;
         self.entry.size += u64::try_from(self.piece.len()).unwrap_or(u64::MAX);
         self.piece.clear();
-        Ok((self, draft))
+        Ok((self, file))
     }
 
     /// The header is whole, or all that there is: mended, it stands before the body.
@@ -199,25 +197,16 @@ impl Taking {
 
     /// With its foot, into the queue. It blocks.
     fn finish(self, files: &Arc<Files>, mut mends: Vec<String>) -> Result<Entry, SpoolError> {
-        let (Self { mut entry, .. }, mut draft) = self.flush(files)?;
+        let (Self { mut entry, .. }, mut file) = self.flush(files)?;
         mends.append(&mut entry.mends);
         entry.mends = mends;
-        entry.id.clone_from(&draft.id);
+        entry.id.clone_from(&file.id);
         entry.arrived = files.clock.now();
         let foot = entry.foot().map_err(io::Error::from);
-        draft.write(&foot.map_err(SpoolError::at(&files.incoming.path))?)?;
-        draft.keep()?;
+        file.write(&foot.map_err(SpoolError::at(&files.incoming.path))?)?;
+        file.keep()?;
         Ok(entry)
     }
-}
-
-/// Behind the first empty line, if it ends at `from` or later.
-fn end_of_header(octets: &[u8], from: usize) -> Option<usize> {
-    if octets.starts_with(b"\r\n") {
-        return Some(2);
-    }
-    let behind = octets.get(from..)?;
-    behind.windows(4).position(|four| four == b"\r\n\r\n").map(|at| from + at + 4)
 }
 
 fn log(entry: &Entry) {

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{Incoming, Outbox, Source, Spool, SpoolError};
+use super::{Incoming, Outbox, Source, Spool, SpoolError, messages};
 use crate::config::Device;
 use crate::net::Stream;
 use crate::pace::Pace;
@@ -83,10 +83,7 @@ pub enum End {
 
 impl fmt::Display for Taken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.messages {
-            1 => f.write_str("1 message taken")?,
-            count => write!(f, "{count} messages taken")?,
-        }
+        write!(f, "{} taken", messages(self.messages))?;
         match &self.end {
             None => Ok(()),
             Some(End::Closed(closing)) => write!(f, ", then {}", closing.text()),
@@ -116,7 +113,7 @@ impl Intake<'_> {
             receiver,
             replies: Vec::new(),
             told: 0,
-            message: Message::None,
+            message: Current::None,
             mends: Vec::new(),
             deaf: false,
             taken: Taken::default(),
@@ -125,7 +122,7 @@ impl Intake<'_> {
             Ok(Closing::Quit) => {}
             Ok(closing) => session.taken.end = Some(End::Closed(closing)),
             // Old devices leave without QUIT, with a reset.
-            Err(_) if matches!(session.message, Message::None) => {}
+            Err(_) if matches!(session.message, Current::None) => {}
             Err(error) => session.taken.end = Some(End::Lost(error)),
         }
         session.taken
@@ -133,9 +130,9 @@ impl Intake<'_> {
 }
 
 /// The message that is coming in.
-enum Message {
+enum Current {
     None,
-    Whole(Box<Incoming>),
+    Good(Box<Incoming>),
     /// It can't be kept; the client hears it at the end (RFC 5321 section 4.2.5).
     Lost(Reply),
 }
@@ -149,7 +146,7 @@ struct Session<'a> {
     replies: Vec<u8>,
     /// Refusals that were told in the log.
     told: u32,
-    message: Message,
+    message: Current,
     /// Of the envelope of the message that is coming in.
     mends: Vec<String>,
     /// The client has closed its ears: nothing can be written to it.
@@ -178,7 +175,7 @@ impl Session<'_> {
                 }
                 ReceiverStep::Abort(reason) => {
                     debug!(reason, "message dropped");
-                    self.message = Message::None;
+                    self.message = Current::None;
                 }
                 ReceiverStep::Close(closing) => return self.close(closing).await,
             }
@@ -205,7 +202,7 @@ impl Session<'_> {
         self.mends = mends;
         match spool.receive(source.clone(), envelope).await {
             Ok(incoming) => {
-                self.message = Message::Whole(Box::new(incoming));
+                self.message = Current::Good(Box::new(incoming));
                 self.receiver.go_on();
             }
             Err(error) => self.receiver.refuse(&no_room(&error)),
@@ -213,18 +210,18 @@ impl Session<'_> {
     }
 
     async fn keep(&mut self, octets: &[u8]) {
-        if let Message::Whole(incoming) = &mut self.message
+        if let Current::Good(incoming) = &mut self.message
             && let Err(error) = incoming.write(octets).await
         {
-            self.message = Message::Lost(no_room(&error));
+            self.message = Current::Lost(no_room(&error));
         }
     }
 
     async fn commit(&mut self, mends: Vec<String>) -> Reply {
         self.mends.extend(mends);
         let mends = std::mem::take(&mut self.mends);
-        match std::mem::replace(&mut self.message, Message::None) {
-            Message::Whole(incoming) => match incoming.commit(mends).await {
+        match std::mem::replace(&mut self.message, Current::None) {
+            Current::Good(incoming) => match incoming.commit(mends).await {
                 Ok(entry) => {
                     self.taken.messages += 1;
                     let reply = Reply::new(250, format!("{KEPT}{}", entry.id));
@@ -233,15 +230,15 @@ impl Session<'_> {
                 }
                 Err(error) => no_room(&error),
             },
-            Message::Lost(reply) => reply,
-            Message::None => Reply::new(451, "4.3.0 there is no message"),
+            Current::Lost(reply) => reply,
+            Current::None => Reply::new(451, "4.3.0 there is no message"),
         }
     }
 
     /// Reads once; `Some`: the session ends instead. A message that is coming in may come to its end at a stop.
     async fn read(&mut self) -> io::Result<Option<Closing>> {
         self.write().await?;
-        let within = matches!(self.message, Message::Whole(_));
+        let within = matches!(self.message, Current::Good(_));
         let read = tokio::select! {
             () = self.intake.stop.cancelled(), if !within => return Ok(Some(Closing::ShuttingDown)),
             read = timeout(SILENCE, self.stream.read(&mut self.buffer)) => read,

@@ -1,4 +1,6 @@
 //! What is in a folder of the spool, by the names alone.
+//!
+//! Invariant: nothing is opened, and what has no name of the spool's is not seen.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -12,7 +14,7 @@ pub(super) const PROGRESS: &str = "progress";
 pub(super) const NOW: &str = "now";
 pub(super) const BEGUN: &str = "begun";
 
-/// The names in a folder. What is no name of the spool's is passed over.
+/// The names in a folder.
 #[derive(Default)]
 pub(super) struct Listing {
     pub(super) ids: BTreeSet<String>,

@@ -14,7 +14,8 @@ use super::address::mailboxes;
 use super::content::Content;
 use super::decode::Decoding;
 use super::header::Header;
-use super::part::{Encoding, Limit, Part, head, parts};
+use super::part::{Encoding, Limit, Part, parts};
+use super::window::head;
 
 /// A message in pieces.
 #[derive(Debug)]

@@ -3,14 +3,16 @@
 //! | files | what they do |
 //! | --- | --- |
 //! | `intake` | a session that brings messages |
-//! | `incoming`, `spool`, `entry`, `content`, `journal`, `leftovers` | the spool on the disk |
+//! | `incoming`, `incoming_file` | a message on its way into the spool |
+//! | `spool`, `files`, `folder`, `listing`, `room`, `leftovers` | the spool on the disk |
+//! | `entry`, `content`, `journal`, `summary`, `hand` | what it holds, for the delivery and for people |
 //! | `mend`, `straighten`, `header`, `address` | senders and headers, put right |
 //! | `dispatch`, `queue`, `worker`, `settle` | what goes when, and what comes of it |
 //! | `courier`, `begun` | what a way to the provider does, tells, and would have to take back |
 //! | `smtp` | the way by SMTP |
 //! | `graph` | the way by Microsoft Graph |
-//! | `report`, `bounce` | who is told of what can't be delivered |
-//! | `mime`, `part`, `decode` | what Microsoft Graph needs to know of a message |
+//! | `report`, `bounce`, `lines` | who is told of what can't be delivered |
+//! | `mime`, `part`, `window`, `decode` | what Microsoft Graph needs to know of a message |
 //!
 //! Invariant: what the [`Spool`] has taken stays in it until it was delivered, has failed (and then stays where
 //! people find it), or was dropped by a person. What can be decided without a file or a socket is decided without
@@ -23,7 +25,6 @@ mod content;
 mod courier;
 mod decode;
 mod dispatch;
-mod draft;
 mod entry;
 mod error;
 mod files;
@@ -32,9 +33,11 @@ mod graph;
 mod hand;
 mod header;
 mod incoming;
+mod incoming_file;
 mod intake;
 mod journal;
 mod leftovers;
+mod lines;
 mod listing;
 mod mend;
 mod mime;
@@ -47,10 +50,10 @@ mod smtp;
 mod spool;
 mod straighten;
 mod summary;
+mod window;
 mod worker;
 
 pub use begun::Begun;
-pub use bounce::{Bounce, Failure, bounce};
 pub use content::Content;
 pub use courier::{Courier, Message, Outcome, Verdict};
 pub use dispatch::{Couriers, Outbox, OutboxParts};
@@ -67,4 +70,4 @@ use mime::header_of;
 pub use mime::{Attachment, CannotCut, Cut, cut, header_recipients, sealed};
 pub use smtp::{SmtpCourier, SmtpRoute};
 pub use spool::{Spool, SpoolLock};
-pub use summary::Summary;
+pub use summary::{Summary, messages};

@@ -8,7 +8,6 @@
 //! Invariant: no more of the message is in memory than a header and a window, and both the number of parts and their
 //! depth are bounded. Ranges lie within the message, and those of parts of one multipart don't overlap.
 
-use std::borrow::Cow;
 use std::io;
 use std::ops::Range;
 
@@ -16,6 +15,7 @@ use mail_parser::{MessageParser, MimeHeaders};
 
 use super::content::Content;
 use super::header::{Header, first_line, without_line_end};
+use super::window::{Window, head};
 
 /// Exchange Online takes 250 parts; a message of more than four times as many is none that people send.
 const MAX_PARTS: usize = 1000;
@@ -23,18 +23,6 @@ const MAX_PARTS: usize = 1000;
 /// Multiparts in multiparts: Exchange Online's limit for messages in messages is 30. What is deeper is read
 /// as a part without parts.
 const MAX_DEPTH: usize = 30;
-
-/// Exchange Online's limit for a header.
-const MAX_HEADER: usize = 256 * 1024;
-
-/// Of a header that is read at first: most have less.
-const FIRST_LOOK: usize = 8 * 1024;
-
-/// Octets that are read at once.
-const WINDOW: usize = 64 * 1024;
-
-/// A longer line delimits nothing: a boundary has 70 characters (RFC 2046 section 5.1.1).
-const LONGEST_LINE: usize = 4096;
 
 /// One part; the message itself is the first.
 #[derive(Debug)]
@@ -79,7 +67,7 @@ pub(super) enum Limit {
 /// The parts of a message in its order, and the limit that ended the list early. It blocks.
 pub(super) fn parts(message: &Content) -> io::Result<(Vec<Part>, Option<Limit>)> {
     let parser = MessageParser::new().with_mime_headers();
-    let window = Window { message, at: 0, octets: Cow::Borrowed(b"") };
+    let window = Window::new(message);
     let mut reader = Reader {
         message,
         window,
@@ -91,30 +79,6 @@ pub(super) fn parts(message: &Content) -> io::Result<(Vec<Part>, Option<Limit>)>
     let limit = reader.run()?.err();
     reader.end_above(None, message.length(), message.length());
     Ok((reader.parts, limit))
-}
-
-/// The octets of a header that begins at a place, and some behind it; `None`: it is longer than Exchange takes. A line
-/// for which `stop` says so is no field.
-pub(super) fn head<'a>(
-    message: &'a Content,
-    at: usize,
-    stop: impl Fn(&[u8]) -> bool,
-) -> io::Result<Option<Cow<'a, [u8]>>> {
-    let mut size = FIRST_LOOK;
-    loop {
-        let octets = message.at(at..at.saturating_add(size))?;
-        let fields_at = if at == 0 { Header::read(&octets).fields_at() } else { 0 };
-        let header = Header::read_from(&octets, fields_at, &stop);
-        // What ends it is there as a whole.
-        let seen = fields_at + header.octets_len() + first_line(header.behind()).len();
-        if seen < octets.len() || at.saturating_add(octets.len()) >= message.length() {
-            return Ok(Some(octets));
-        }
-        if size >= MAX_HEADER {
-            return Ok(None);
-        }
-        size = MAX_HEADER.min(size * 8);
-    }
 }
 
 struct Reader<'a> {
@@ -189,7 +153,7 @@ impl Reader<'_> {
             .and_then(|it| self.parts.get(it))
             .is_some_and(|it| it.kind == "multipart/digest");
         let (part, boundary) = self.part(&header, digest);
-        let header = at + fields_at..at + fields_at + header.octets_len();
+        let header = at + fields_at..at + fields_at + header.octets().len();
         let number = self.parts.len();
         if let Some(boundary) = boundary.filter(|_| part.is_multipart) {
             self.open.push((number, [b"--", boundary.trim_end().as_bytes()].concat()));
@@ -307,26 +271,6 @@ impl Reader<'_> {
     }
 }
 
-/// Where in the message it is being read.
-struct Window<'a> {
-    message: &'a Content,
-    at: usize,
-    octets: Cow<'a, [u8]>,
-}
-
-impl Window<'_> {
-    /// What stands there, at least [`LONGEST_LINE`] unless the message ends before.
-    fn look(&mut self, at: usize) -> io::Result<&[u8]> {
-        let end = self.at + self.octets.len();
-        let has = at >= self.at && at <= end;
-        if !has || (end - at < LONGEST_LINE && end < self.message.length()) {
-            self.octets = self.message.at(at..at.saturating_add(WINDOW))?;
-            self.at = at;
-        }
-        Ok(self.octets.get(at - self.at..).unwrap_or_default())
-    }
-}
-
 fn encoding(name: Option<&str>) -> Encoding {
     let name = name.unwrap_or_default().trim().to_ascii_lowercase();
     match name.as_str() {
@@ -340,6 +284,8 @@ fn encoding(name: Option<&str>) -> Encoding {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outbox::header::LONGEST_HEADER;
+    use crate::outbox::window::{FIRST_LOOK, LONGEST_LINE, WINDOW};
 
     fn parts(message: &[u8]) -> (Vec<Part>, Option<Limit>) {
         super::parts(&Content::of_octets(message.to_vec())).unwrap()
@@ -446,7 +392,7 @@ mod tests {
             .map(|n| format!("Content-Type: multipart/mixed; boundary=b{n}\r\n\r\n--b{n}\r\n"))
             .collect();
         assert_eq!(parts(deep.as_bytes()).0.len(), MAX_DEPTH + 1);
-        let header = "a:\r\n".repeat(MAX_HEADER);
+        let header = "a:\r\n".repeat(LONGEST_HEADER);
         assert_eq!(parts(header.as_bytes()).1, Some(Limit::Header));
     }
 }

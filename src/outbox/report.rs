@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use tracing::{debug, error, info, warn};
 
-use super::bounce::{Bounce, Failure, bounce};
+use super::bounce::{Bounce, Failure, MAX_HEADER, bounce, is_refusal};
 use super::entry::{Entry, Source};
 use super::queue::{Held, Hold};
 use super::smtp::remedy;
 use super::spool::Spool;
+use super::summary::messages;
 use crate::attention::{Attention, Call};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, SenderRule};
@@ -28,9 +29,6 @@ const LONG_OUTAGE: Duration = Duration::from_secs(3600);
 
 /// Attempts that show that it needs a person, if the provider's words say so.
 const SURE: u32 = 2;
-
-/// How much of a message's header goes back with its bounce.
-const HEADER: u64 = 64 << 10;
 
 /// Who hands bounces over, for people.
 const DEVICE: &str = "gatepost";
@@ -54,7 +52,7 @@ struct Told {
     /// When it was last told that messages have failed.
     failed_at: Option<Timestamp>,
     /// What has failed since.
-    failed: u32,
+    failed: u64,
     /// The last of them.
     reason: String,
     remedy: String,
@@ -73,7 +71,7 @@ impl Report {
 
     /// A message has failed: its `refused` tell for whom and why. The bounce, if there is one.
     pub(super) async fn failed(&self, entry: &Entry) -> Option<Entry> {
-        let Entry { id, mailbox, device, progress, .. } = entry;
+        let Entry { id, mailbox, progress, .. } = entry;
         if !self.reported().insert(id.clone()) {
             return None;
         }
@@ -81,9 +79,6 @@ impl Report {
         let recipients = progress.refused.len();
         let to_do = remedy(&said, mailbox);
         error!(
-            id,
-            mailbox,
-            device,
             recipients,
             attempts = progress.attempts,
             said,
@@ -156,12 +151,10 @@ impl Report {
             }
         }
         for (mailbox, count, reason, remedy) in due {
-            let messages =
-                if count == 1 { "1 message".into() } else { format!("{count} messages") };
             self.call(
                 "message_failed",
                 &mailbox,
-                format!("{messages} not delivered: {reason}"),
+                format!("{} not delivered: {reason}", messages(count)),
                 remedy,
             );
         }
@@ -185,10 +178,10 @@ impl Report {
     async fn bounce(&self, entry: &Entry) -> Option<Entry> {
         let account = self.config.account(&entry.mailbox)?;
         let notify = account.notify.as_deref().filter(|_| !entry.bounce)?;
-        let header = match self.spool.header(entry, HEADER).await {
+        let header = match self.spool.header(entry, MAX_HEADER).await {
             Ok(header) => header,
             Err(error) => {
-                warn!(id = entry.id, %error, "a failed message's header can't be read");
+                warn!(%error, "a failed message's header can't be read");
                 Vec::new()
             }
         };
@@ -219,7 +212,7 @@ impl Report {
         match self.spool.enqueue(source, envelope, &message, true).await {
             Ok(bounce) => Some(bounce),
             Err(error) => {
-                error!(id = entry.id, notify, %error, "nobody can be told by mail of a failed message");
+                error!(notify, %error, "nobody can be told by mail of a failed message");
                 None
             }
         }
@@ -243,10 +236,7 @@ fn failures(entry: &Entry) -> Vec<Failure<'_>> {
 
 /// The enhanced code (RFC 3463) in `550 5.1.1 nobody`, or at the beginning.
 fn code_of(said: &str) -> Option<&str> {
-    said.split(' ').take(2).find(|word| {
-        let numbers: Vec<_> = word.split('.').map(str::parse::<u16>).collect();
-        word.starts_with(['4', '5']) && numbers.len() == 3 && numbers.iter().all(Result::is_ok)
-    })
+    said.split(' ').take(2).find(|word| is_refusal(word))
 }
 
 #[cfg(test)]

@@ -10,10 +10,10 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{Span, debug, error, field, info, info_span, warn};
 
 use super::courier::Verdict;
-use super::dispatch::{Couriers, Event};
+use super::dispatch::{Couriers, Signal};
 use super::entry::Entry;
 use super::error::SpoolError;
 use super::queue::{self, Held};
@@ -41,7 +41,7 @@ pub(super) struct Shared {
     pub(super) couriers: Couriers,
     pub(super) clock: Clock,
     pub(super) report: Report,
-    pub(super) events: mpsc::UnboundedSender<Event>,
+    pub(super) events: mpsc::UnboundedSender<Signal>,
     pub(super) stop: CancellationToken,
     pub(super) cut: CancellationToken,
     /// Ways that were closed to a mailbox, and when.
@@ -93,19 +93,19 @@ impl Shared {
                 Verdict::Later(words) => progress.last_error = Some(words),
             }
         }
-        let whole = entry.progress.refused.is_empty() && remaining(&entry).is_empty();
+        let whole = entry.progress.refused.is_empty() && entry.remaining().is_empty();
         if whole {
             return self.finish(entry, &said).await;
         }
         let next = queue::next_try(&self.config.spool, &entry, now);
-        entry.progress.next_try = next.filter(|_| !remaining(&entry).is_empty());
+        entry.progress.next_try = next.filter(|_| !entry.remaining().is_empty());
         match self.spool.note(&entry, taken || refused).await {
             Ok(()) => {}
             // A person dropped it meanwhile.
             Err(SpoolError::Gone(_)) => return Ending::Gone,
             Err(error) => error!(%error, "the progress of a message can't be written"),
         }
-        if remaining(&entry).is_empty() {
+        if entry.remaining().is_empty() {
             return self.finish(entry, &said).await;
         }
         if next.is_none() {
@@ -144,7 +144,7 @@ impl Shared {
         let failed = !entry.progress.refused.is_empty();
         let done = if failed {
             if let Some(bounce) = self.report.failed(&entry).await {
-                let _ = self.events.send(Event::Arrived(Box::new(bounce)));
+                let _ = self.events.send(Signal::Arrived(Box::new(bounce)));
             }
             self.spool.fail(&entry).await
         } else {
@@ -153,25 +153,16 @@ impl Shared {
         match done {
             Ok(()) | Err(SpoolError::Gone(_)) => {}
             Err(error) => {
-                error!(id = entry.id, %error, failed, "a message can't be taken out of the queue; it is not sent again");
+                error!(%error, failed, "a message can't be taken out of the queue; it is not sent again");
                 return Ending::Later(self.again(entry));
             }
         }
         if failed {
             self.report.settled(&entry.id);
         } else {
-            let Entry { id, mailbox, device, arrived, progress, .. } = &entry;
-            let millis = self.clock.now().saturating_since(*arrived).as_millis();
+            let millis = self.clock.now().saturating_since(entry.arrived).as_millis();
             let millis = u64::try_from(millis).unwrap_or(u64::MAX);
-            info!(
-                id,
-                mailbox,
-                device,
-                attempts = progress.attempts,
-                millis,
-                said,
-                "message delivered"
-            );
+            info!(attempts = entry.progress.attempts, millis, said, "message delivered");
         }
         Ending::Gone
     }
@@ -270,18 +261,14 @@ impl Shared {
     }
 }
 
-/// Whom it still has to go to.
-pub(super) fn remaining(entry: &Entry) -> Vec<Recipient> {
-    let progress = &entry.progress;
-    let is_settled = |address: &String| {
-        progress.done.contains(address) || progress.refused.iter().any(|(who, _)| who == address)
-    };
-    let all = entry.envelope.recipients.iter();
-    all.filter(|recipient| !is_settled(&recipient.address)).cloned().collect()
+/// What is logged within is about this message.
+pub(super) fn span(entry: &Entry) -> Span {
+    let Entry { id, mailbox, device, .. } = entry;
+    info_span!("delivery", id, mailbox, device, way = field::Empty)
 }
 
 fn refuse_remaining(entry: &mut Entry, said: &str) {
-    for Recipient { address, .. } in remaining(entry) {
+    for Recipient { address, .. } in entry.remaining() {
         entry.progress.refused.push((address, said.to_owned()));
     }
     entry.progress.last_error = Some(said.to_owned());

@@ -237,7 +237,7 @@ impl Courier for SmtpCourier {
 impl Live {
     async fn submit(&mut self, message: &mut Message) -> Ended {
         self.messages += 1;
-        let Message { id, envelope, content, .. } = message;
+        let Message { envelope, content, .. } = message;
         let mut submission = Submission::new(envelope, content.size, &self.keywords);
         submission.push(&std::mem::take(&mut self.unread));
         let submitted = loop {
@@ -246,10 +246,9 @@ impl Live {
                     if let Err(how) = self.read(&mut submission).await {
                         if submission.is_uncertain() {
                             warn!(
-                                id,
                                 how,
-                                "the connection broke before the answer to a message that \
-                                            was sent: it is sent again and may arrive twice (RFC 1047)"
+                                "the connection broke before the answer to a message that was \
+                                 sent: it is sent again and may arrive twice (RFC 1047)"
                             );
                         }
                         submission.lost(&how);

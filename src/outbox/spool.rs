@@ -13,13 +13,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tokio::sync::watch;
-
 use super::content::Content;
 use super::entry::{self, Damaged, Entry, Place};
 use super::error::SpoolError;
 use super::files::{Files, Stamp, Survey};
 use super::folder::shared_file;
+use super::header::end_of_header;
 use super::journal::{Journal, What};
 use super::listing::{Listing, NOW, PROGRESS};
 use super::room::Room;
@@ -141,15 +140,15 @@ impl Spool {
     }
 
     /// The header with its empty line, but no more than `limit` octets.
-    pub async fn header(&self, entry: &Entry, limit: u64) -> Result<Vec<u8>, SpoolError> {
+    pub async fn header(&self, entry: &Entry, limit: usize) -> Result<Vec<u8>, SpoolError> {
         let (id, size) = (entry.id.clone(), entry.size);
         self.run(move |files| {
             let (file, path) = files.opened(&id)?;
             let mut octets = Vec::new();
-            let read = file.take(size.min(limit)).read_to_end(&mut octets);
+            let limit = size.min(u64::try_from(limit).unwrap_or(u64::MAX));
+            let read = file.take(limit).read_to_end(&mut octets);
             read.map_err(SpoolError::at(&path))?;
-            let end = octets.windows(4).position(|four| four == b"\r\n\r\n");
-            octets.truncate(end.map_or(octets.len(), |end| end + 4));
+            octets.truncate(end_of_header(&octets, 0).unwrap_or(octets.len()));
             Ok(octets)
         })
         .await
@@ -212,11 +211,6 @@ impl Spool {
     /// Changes when another process has put in, retried or dropped something; cheap to ask.
     pub fn stamp(&self) -> Stamp {
         self.0.stamp()
-    }
-
-    /// Wakes when this process has put in, retried or dropped something.
-    pub fn changes(&self) -> watch::Receiver<u64> {
-        self.0.changes.subscribe()
     }
 
     /// Takes the turn at delivering, and clears away what was left unfinished; `None`: another process has it.

@@ -14,9 +14,9 @@ pub struct Summary {
     /// Whose it is.
     pub mailbox: String,
     /// Messages that wait.
-    pub waiting: usize,
+    pub waiting: u64,
     /// Messages that could not be delivered.
-    pub failed: usize,
+    pub failed: u64,
     /// When the oldest of the waiting ones was accepted, in milliseconds since 1970.
     pub oldest_at: Option<Timestamp>,
     /// What was said last.
@@ -52,6 +52,14 @@ impl Spool {
             }
         }
         Ok(mailboxes.into_values().collect())
+    }
+}
+
+/// So many, in words for people.
+pub fn messages(count: u64) -> String {
+    match count {
+        1 => "1 message".into(),
+        count => format!("{count} messages"),
     }
 }
 

@@ -10,15 +10,15 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
-use tracing::{Instrument, Span, error, info_span};
+use tracing::{Instrument, Span, error};
 
 use super::begun::Begun;
 use super::courier::{Courier, Message, Outcome, Verdict};
-use super::dispatch::Event;
+use super::dispatch::Signal;
 use super::entry::Entry;
 use super::error::SpoolError;
 use super::queue::{Held, Job};
-use super::settle::{Ending, Shared, all_closed, no_account, remaining};
+use super::settle::{Ending, Shared, all_closed, no_account, span};
 use super::spool::SpoolLock;
 use crate::config::Account;
 use crate::protocol::{Envelope, Recipient};
@@ -60,20 +60,18 @@ impl Worker {
         let mailbox = first.entry.mailbox.clone();
         let mut next = Some(first);
         while let Some(job) = next {
-            let Entry { id, device, .. } = &job.entry;
-            let span = info_span!("delivery", id, mailbox, device, way = tracing::field::Empty);
-            let ending = self.deliver(&job.entry).instrument(span).await;
+            let ending = self.deliver(&job.entry).instrument(span(&job.entry)).await;
             // Nobody listens any more behind a stop: the disk knows it all.
             let _ = self
                 .shared
                 .events
-                .send(Event::Done { worker: self.number, done: Box::new((job, ending)) });
+                .send(Signal::Done { worker: self.number, done: Box::new((job, ending)) });
             next = self.next(&mut jobs).await;
         }
         for courier in self.couriers.values_mut() {
             courier.close().await;
         }
-        let _ = self.shared.events.send(Event::Left { worker: self.number, mailbox });
+        let _ = self.shared.events.send(Signal::Left { worker: self.number, mailbox });
     }
 
     async fn next(&mut self, jobs: &mut mpsc::Receiver<Job>) -> Option<Job> {
@@ -100,7 +98,7 @@ impl Worker {
     async fn deliver(&mut self, entry: &Entry) -> Ending {
         let shared = Arc::clone(&self.shared);
         let entry = entry.clone();
-        let recipients = remaining(&entry);
+        let recipients = entry.remaining();
         if recipients.is_empty() {
             return shared.finish(entry, "it was delivered before").await;
         }
@@ -160,7 +158,7 @@ impl Worker {
         let Envelope { sender, parameters, .. } = entry.envelope.clone();
         let envelope = Envelope { sender, parameters, recipients: recipients.to_vec() };
         let begun = Begun::of(&shared.spool, &entry.id);
-        let mut message = Message { id: entry.id.clone(), envelope, content, begun };
+        let mut message = Message { envelope, content, begun };
         // Whatever is wrong with a message or with gatepost, its lane must not wait for ever.
         let sending = AssertUnwindSafe(courier.send(&mut message)).catch_unwind();
         let outcome = tokio::select! {

@@ -26,6 +26,7 @@ use crate::protocol::Refusal;
 use crate::store::{MailboxUse, Store, StoreError};
 use crate::vocabulary::Protocol;
 use usage::Counts;
+pub use usage::is_near;
 use window::{Slot, Window};
 
 /// The time in which messages are counted, of `messages_per_minute` and of a device's `rate`.
@@ -61,6 +62,11 @@ const SAVE: Duration = Duration::from_secs(1);
 
 /// How often people are told that the provider has refused for the day's recipients.
 const TELL_AGAIN: Duration = Duration::from_secs(86_400);
+
+/// What to do about the day's recipients.
+const REMEDY: &str = "beyond its limit the mail server refuses this mailbox's mail until older recipients are \
+                      a day old: find out who sends so much, spread it over more mailboxes, or use the \
+                      provider's service for bulk mail";
 
 /// The limits of all mailboxes.
 pub struct Pace {
@@ -303,11 +309,6 @@ impl Pace {
         self.attention.call(Call { event: "recipients_limit", account, reason, remedy });
     }
 }
-
-/// What to do about the day's recipients.
-const REMEDY: &str = "beyond its limit the mail server refuses this mailbox's mail until older recipients are \
-                      a day old: find out who sends so much, spread it over more mailboxes, or use the \
-                      provider's service for bulk mail";
 
 impl Turn {
     /// Waits until a message may go, and counts it. The one before it has ended.

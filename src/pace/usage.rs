@@ -123,7 +123,8 @@ impl Mailbox {
     }
 }
 
-fn is_near(sum: u64, limit: u32) -> bool {
+/// Whether so many of a day's recipients are near the limit, or above it.
+pub fn is_near(sum: u64, limit: u32) -> bool {
     sum * 100 >= u64::from(limit) * WARN_PERCENT
 }
 

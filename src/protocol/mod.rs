@@ -1,4 +1,5 @@
-//! The dialogues up to the login, and SMTP's behind it where gatepost takes the mail itself, as sans-IO state machines: bytes in, steps out.
+//! The dialogues up to the login, and SMTP's behind it where gatepost takes, watches or hands over the mail, as sans-IO
+//! state machines: bytes in, steps out.
 //!
 //! A [`Frontend`] is the server's role towards the client, an [`Upstream`] the client's role towards
 //! Exchange. There is one pair for each protocol; what all three share (line buffer, limits, counting of
@@ -25,6 +26,6 @@ pub use sasl::{Login, Xoauth2};
 pub use smtp::{
     AllowedRecipients, ClientStep, DeviceRules, Dots, Encoding, Envelope, Noticed, Receiver,
     ReceiverRules, ReceiverStep, Recipient, Reply, Submission, SubmissionStep, Submitted, Verdict,
-    Watch, session_refusal, spool_keywords,
+    Watch, is_status, session_refusal, spool_keywords,
 };
 pub use upstream::{Goal, Rejection, Step as UpstreamStep, Upstream, Welcome};

@@ -29,7 +29,7 @@ pub(super) enum Body {
 }
 
 /// Where the pieces of a flow are put in.
-pub(super) type Source = mpsc::Sender<Bytes>;
+pub(super) type Inlet = mpsc::Sender<Bytes>;
 
 /// A body of known length that is made while it is sent.
 #[derive(Debug)]
@@ -39,11 +39,11 @@ pub(super) struct Flow {
 }
 
 impl Flow {
-    /// Of so many octets. If its source is gone before, the request fails.
-    pub(super) fn new(length: usize) -> (Source, Self) {
+    /// Of so many octets. If its inlet is gone before, the request fails.
+    pub(super) fn new(length: usize) -> (Inlet, Self) {
         // One that is read while another one is sent.
-        let (source, pieces) = mpsc::channel(1);
-        (source, Self { pieces, left: u64::try_from(length).unwrap_or(u64::MAX) })
+        let (inlet, pieces) = mpsc::channel(1);
+        (inlet, Self { pieces, left: u64::try_from(length).unwrap_or(u64::MAX) })
     }
 }
 
@@ -82,7 +82,7 @@ pub(super) fn encoded_length(header: &Bytes, content: &Content, behind: usize) -
 
 /// A header, and the message from a place on, in base64. It ends early when nobody takes it.
 pub(super) async fn encode(
-    source: Source,
+    inlet: Inlet,
     mut header: Bytes,
     content: Content,
     behind: usize,
@@ -105,7 +105,7 @@ pub(super) async fn encode(
         let whole = if piece.is_empty() { octets.len() } else { octets.len() / 3 * 3 };
         let text = BASE64_STANDARD.encode(octets.get(..whole).unwrap_or_default());
         octets.drain(..whole);
-        if (!text.is_empty() && source.send(text.into()).await.is_err()) || piece.is_empty() {
+        if (!text.is_empty() && inlet.send(text.into()).await.is_err()) || piece.is_empty() {
             return Ok(());
         }
     }
@@ -113,7 +113,7 @@ pub(super) async fn encode(
 
 /// The next octets of an attachment; gives what is left of it.
 pub(super) async fn pour(
-    source: Source,
+    inlet: Inlet,
     mut attachment: Attachment,
     length: usize,
 ) -> Result<Attachment, Fault> {
@@ -122,7 +122,7 @@ pub(super) async fn pour(
         let (piece, rest) = attachment.next(left.min(CHUNK)).await.map_err(Fault::Unreadable)?;
         attachment = rest;
         left -= piece.len();
-        if piece.is_empty() || source.send(piece.into()).await.is_err() {
+        if piece.is_empty() || inlet.send(piece.into()).await.is_err() {
             break;
         }
     }
@@ -143,8 +143,8 @@ mod tests {
             let header = Bytes::from(message[..header].to_vec());
             let expected = BASE64_STANDARD.encode([&header, &message[behind..size]].concat());
             assert_eq!(encoded_length(&header, &content, behind), expected.len());
-            let (source, mut flow) = Flow::new(expected.len());
-            let encoding = tokio::spawn(encode(source, header, content, behind));
+            let (inlet, mut flow) = Flow::new(expected.len());
+            let encoding = tokio::spawn(encode(inlet, header, content, behind));
             let mut text = Vec::new();
             while let Some(piece) = flow.pieces.recv().await {
                 text.extend_from_slice(&piece);

@@ -95,12 +95,12 @@ impl Graph {
         match body {
             Body::Octets(octets) => send(&url, request.body(octets)).await,
             Body::Message { header, content, behind } => {
-                let (source, flow) = Flow::new(encoded_length(&header, &content, behind));
+                let (inlet, flow) = Flow::new(encoded_length(&header, &content, behind));
                 let request = request.body(reqwest::Body::wrap(flow));
                 // An answer may come before all is sent, and is the last word then.
                 tokio::select! {
                     answer = send(&url, request) => answer,
-                    Err(fault) = encode(source, header, content, behind) => Err(fault),
+                    Err(fault) = encode(inlet, header, content, behind) => Err(fault),
                 }
             }
         }

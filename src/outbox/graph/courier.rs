@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::body::Body;
 use super::client::{Done, Graph};
@@ -94,21 +94,16 @@ impl GraphCourier {
 
     async fn attempt(&mut self, message: &mut Message) -> Outcome {
         let recipients = message.envelope.recipients.len();
-        let (id, mailbox) = (message.id.clone(), &self.account.mailbox);
         match self.deliver(message).await {
             Ok(Done { request_id, .. }) => {
-                info!(id, mailbox, request_id, "sent by Microsoft Graph");
                 let said = format!("202 accepted by Microsoft Graph (request-id {request_id})");
                 Outcome::Answered(vec![Verdict::Delivered(said); recipients])
             }
             Err(fault) => {
                 if let Fault::Silent { reason, asked: true } = &fault {
-                    warn!(
-                        id,
-                        mailbox, reason, "it may have been sent all the same; it is tried again"
-                    );
+                    warn!(reason, "it may have been sent all the same; it is tried again");
                 }
-                fault.outcome(mailbox, recipients)
+                fault.outcome(&self.account.mailbox, recipients)
             }
         }
     }

@@ -132,7 +132,7 @@ async fn upload(
     while from < size {
         let to = size.min(from + PIECE);
         let range = format!("bytes {from}-{}/{size}", to - 1);
-        let (source, flow) = Flow::new(to - from);
+        let (inlet, flow) = Flow::new(to - from);
         let mut put = std::pin::pin!(session.put(&url, range, flow));
         // An answer may come before all is sent, but not a good one.
         attachment = tokio::select! {
@@ -141,7 +141,7 @@ async fn upload(
                 let reason = format!("an upload was answered too early (request-id {request_id})");
                 return Err(Fault::Silent { reason, asked: true });
             }
-            rest = pour(source, attachment, to - from) => rest?,
+            rest = pour(inlet, attachment, to - from) => rest?,
         };
         put.await?;
         from = to;

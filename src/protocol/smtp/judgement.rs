@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use super::answers::is_status;
-use super::reply::Reply;
+use super::super::upstream::backoff_time;
+use super::reply::{Reply, status_of};
 
 /// How long a mailbox rests that has used up its day's quota. It is counted over 24 hours, so that a little of it
 /// comes back with every hour.
@@ -44,7 +44,7 @@ pub(super) fn judge(reply: &Reply) -> Judgement {
 /// Exchange's.
 fn known(reply: &Reply) -> Option<Judgement> {
     let lower = reply.text.to_ascii_lowercase();
-    let status = lower.split(' ').next().filter(|word| is_status(word)).unwrap_or_default();
+    let status = status_of(&lower);
     let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
     if status == "5.7.139" || has(&["smtpclientauthentication is disabled"]) {
         return Some(Judgement::Closed);
@@ -71,13 +71,6 @@ fn known(reply: &Reply) -> Option<Judgement> {
         return Some(Judgement::Held(None));
     }
     None
-}
-
-/// Of `Suggested Backoff Time: N milliseconds`.
-fn backoff_time(lower: &str) -> Option<Duration> {
-    let (_, behind) = lower.split_once("suggested backoff time:")?;
-    let millis = behind.split_whitespace().next()?.parse().ok()?;
-    Some(Duration::from_millis(millis))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 use std::fmt::Write;
 
 use super::envelope::{Envelope, Recipient};
+use super::parameters::has_smtputf8;
 
 /// EHLO keywords, and what can be said to a server that has them.
 pub(super) struct Offers<'a>(pub(super) &'a [String]);
@@ -24,8 +25,7 @@ impl Offers<'_> {
         if addresses().any(|address| ends_path(address)) {
             return Err("5.1.3 an address with a control character or an angle bracket");
         }
-        let is_utf8 = |parameter: &String| parameter.eq_ignore_ascii_case("SMTPUTF8");
-        let declared = envelope.parameters.iter().any(is_utf8);
+        let declared = has_smtputf8(&envelope.parameters);
         let international = addresses().any(|address| !address.is_ascii());
         if (declared || international) && !self.has("SMTPUTF8") {
             return Err("5.6.7 the message needs SMTPUTF8 (RFC 6531), which the mail server lacks");

@@ -1,8 +1,9 @@
 //! The parameters of MAIL and RCPT: RFC 1870 (SIZE), RFC 6152 (BODY), RFC 3461 (notifications), RFC 6531
-//! (SMTPUTF8), RFC 4954 (AUTH).
+//! (SMTPUTF8), RFC 4954 (AUTH); and those of BDAT: RFC 3030.
 //!
 //! Invariant: what is kept is printable ASCII that the next server understands, as it was written.
 
+use super::super::input::split_word;
 use super::reply::Reply;
 
 /// Longest value of ENVID (RFC 3461 section 4.4).
@@ -51,6 +52,19 @@ pub(super) fn of_rcpt(text: &str) -> Result<Vec<String>, Reply> {
         ("NOTIFY" | "ORCPT", _) => Err(bad_value(name)),
         _ => Err(unknown("RCPT TO")),
     })
+}
+
+/// The octets of BDAT's chunk, and whether it is the last one: `1000 LAST` (RFC 3030 section 2).
+pub(super) fn of_bdat(arguments: &[u8]) -> Option<(u64, bool)> {
+    let (size, last) = split_word(arguments);
+    let last = match last {
+        b"" => false,
+        word if word.eq_ignore_ascii_case(b"LAST") => true,
+        _ => return None,
+    };
+    let digits = !size.is_empty() && size.iter().all(u8::is_ascii_digit);
+    let size = str::from_utf8(size).ok().filter(|_| digits)?.parse().ok()?;
+    Some((size, last))
 }
 
 /// Keeps the ones that `judge` says, which is told the name in capitals and the value.
@@ -121,4 +135,18 @@ fn is_original(original: &str) -> bool {
 fn is_xtext(text: &str, longest: usize) -> bool {
     let plain = |octet: u8| octet.is_ascii_graphic() && octet != b'=';
     !text.is_empty() && text.len() <= longest && text.bytes().all(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks() {
+        assert_eq!(of_bdat(b"12"), Some((12, false)));
+        assert_eq!(of_bdat(b"0 last"), Some((0, true)));
+        for bad in [&b""[..], b"LAST", b"-1", b"+1", b"1x", b"1 LAST x", b"99999999999999999999"] {
+            assert_eq!(of_bdat(bad), None, "{}", String::from_utf8_lossy(bad));
+        }
+    }
 }

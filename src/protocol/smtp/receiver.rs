@@ -4,6 +4,8 @@
 //! [`ReceiverStep::Abort`] or whole by [`ReceiverStep::End`], and only the driver's word, by
 //! [`Receiver::finish`], makes a 250 of it. No content is held: what is pushed comes out or is forgotten.
 
+mod content;
+
 use std::collections::VecDeque;
 
 use super::super::frontend::Closing;
@@ -11,7 +13,7 @@ use super::super::input::{Input, TooLong, split_word};
 use super::content::Decoder;
 use super::envelope::{self, AllowedRecipients, Envelope};
 use super::frontend::goodbye;
-use super::parameters::too_long;
+use super::parameters::{self, too_long};
 use super::reply::Reply;
 use super::transaction::{Open, Transaction, refused};
 use crate::vocabulary::BareLf;
@@ -300,7 +302,7 @@ impl Receiver {
         if let Some(reply) = fault {
             return self.answer(&reply);
         }
-        match self.transaction.is_ready() {
+        match self.transaction.check_ready() {
             Ok(()) => {
                 let decoder = Decoder::data(self.rules.bare_lf, self.rules.max_size);
                 self.begin(decoder, Carrier::Data);
@@ -310,12 +312,12 @@ impl Receiver {
     }
 
     fn begin_chunk(&mut self, arguments: &[u8]) {
-        let Some((size, last)) = chunk_size(arguments) else {
+        let Some((size, last)) = parameters::of_bdat(arguments) else {
             return self.answer(&Reply::new(501, "5.5.4 write BDAT, a size, and LAST if it is"));
         };
         let room = match &self.transaction {
             Transaction::Begun(decoder) => decoder.room(),
-            _ => match self.transaction.is_ready() {
+            _ => match self.transaction.check_ready() {
                 Ok(()) => self.rules.max_size,
                 Err(reply) => {
                     // What stands behind it is no command, whatever the answer (RFC 3030 section 2).
@@ -359,106 +361,4 @@ impl Receiver {
             _ => self.answer(reply),
         }
     }
-}
-
-/// Content.
-impl Receiver {
-    fn data(&mut self) -> bool {
-        let Transaction::Begun(decoder) = &mut self.transaction else { return false };
-        if self.input.is_empty() {
-            return false;
-        }
-        let octets = self.input.take_rest();
-        let (was_void, fed) = (decoder.fault().is_some(), decoder.feed(&octets));
-        self.input.push(octets.get(fed.used..).unwrap_or_default());
-        let (fault, mends) = (decoder.fault(), decoder.mends());
-        match fault {
-            None => self.chunk_out(fed.out),
-            Some(fault) if !was_void => {
-                self.ahead.push_back(ReceiverStep::Abort(fault.text().into()))
-            }
-            Some(_) => {}
-        }
-        match fault {
-            _ if !fed.end => {}
-            None => {
-                self.ahead.push_back(ReceiverStep::End(mends));
-                self.state = State::Ended;
-            }
-            Some(fault) => {
-                self.transaction = Transaction::None;
-                self.state = State::Command;
-                self.say(&fault.reply(self.rules.max_size));
-            }
-        }
-        true
-    }
-
-    fn chunk(&mut self, left: u64, last: bool) -> bool {
-        let Transaction::Begun(decoder) = &mut self.transaction else { return false };
-        if left > 0 && self.input.is_empty() {
-            return false;
-        }
-        let octets = self.input.take_some(left);
-        let left = left.saturating_sub(u64::try_from(octets.len()).unwrap_or(u64::MAX));
-        let mut out = decoder.feed(&octets).out;
-        if left == 0 && last {
-            out.append(&mut decoder.finish());
-        }
-        if let Some(fault) = decoder.fault() {
-            self.reset(fault.text());
-            self.transaction = Transaction::Refused;
-            self.state = State::Skip(left, fault.reply(self.rules.max_size));
-            return true;
-        }
-        let mends = decoder.mends();
-        self.chunk_out(out);
-        match (left, last) {
-            (0, true) => {
-                self.ahead.push_back(ReceiverStep::End(mends));
-                self.state = State::Ended;
-            }
-            (0, false) => {
-                self.state = State::Command;
-                self.say(&Reply::new(250, "2.6.0 chunk taken"));
-            }
-            _ => self.state = State::Content(Carrier::Bdat { left, last }),
-        }
-        true
-    }
-
-    fn chunk_out(&mut self, out: Vec<u8>) {
-        if !out.is_empty() {
-            self.ahead.push_back(ReceiverStep::Chunk(out));
-        }
-    }
-
-    /// Reads what nobody wants, then says why.
-    fn skip(&mut self, left: u64) -> bool {
-        if left > 0 && self.input.is_empty() {
-            return false;
-        }
-        let count = self.input.take_some(left).len();
-        let State::Skip(left, reply) = &mut self.state else { return false };
-        *left = left.saturating_sub(u64::try_from(count).unwrap_or(u64::MAX));
-        if *left == 0 {
-            let reply = reply.clone();
-            self.state = State::Command;
-            self.unready(&reply);
-        }
-        true
-    }
-}
-
-/// RFC 3030 section 2: `1000 LAST`.
-fn chunk_size(arguments: &[u8]) -> Option<(u64, bool)> {
-    let (size, last) = split_word(arguments);
-    let last = match last {
-        b"" => false,
-        word if word.eq_ignore_ascii_case(b"LAST") => true,
-        _ => return None,
-    };
-    let digits = !size.is_empty() && size.iter().all(u8::is_ascii_digit);
-    let size = std::str::from_utf8(size).ok().filter(|_| digits)?.parse().ok()?;
-    Some((size, last))
 }

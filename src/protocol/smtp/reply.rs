@@ -35,11 +35,6 @@ impl Reply {
         (400..500).contains(&self.code)
     }
 
-    /// Refused for good.
-    pub fn is_permanent(&self) -> bool {
-        (500..600).contains(&self.code)
-    }
-
     /// Refused because a command is wrong, unknown or out of turn (RFC 5321 section 4.2.2).
     pub(super) fn is_error(&self) -> bool {
         (500..505).contains(&self.code)
@@ -55,6 +50,23 @@ impl fmt::Display for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.code, self.text)
     }
+}
+
+/// The enhanced status code at the beginning of a reply's text; empty: there is none.
+pub(super) fn status_of(text: &str) -> &str {
+    text.split(' ').next().filter(|word| is_status(word)).unwrap_or_default()
+}
+
+/// Whether this is an enhanced status code (RFC 3463 section 2).
+pub fn is_status(word: &str) -> bool {
+    let mut parts = word.split('.');
+    let class = matches!(parts.next(), Some("2" | "4" | "5"));
+    let number = |part: Option<&str>| {
+        part.is_some_and(|part| {
+            (1..=3).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit())
+        })
+    };
+    class && number(parts.next()) && number(parts.next()) && parts.next().is_none()
 }
 
 #[cfg(test)]
@@ -74,10 +86,16 @@ mod tests {
     fn kinds_are_told_by_the_first_digit() {
         let kinds = [250, 354, 452, 550].map(|code| {
             let reply = Reply::new(code, "");
-            (reply.is_positive(), reply.is_transient(), reply.is_permanent())
+            (reply.is_positive(), reply.is_transient())
         });
-        let (done, later, never) =
-            ((true, false, false), (false, true, false), (false, false, true));
-        assert_eq!(kinds, [done, (false, false, false), later, never]);
+        assert_eq!(kinds, [(true, false), (false, false), (false, true), (false, false)]);
+    }
+
+    #[test]
+    fn an_enhanced_code_is_told_from_a_word() {
+        assert!(["2.0.0", "4.7.500", "5.1.90"].iter().all(|word| is_status(word)));
+        assert!(
+            !["", "5.7", "3.0.0", "5.7.60;", "10.0.0.1", "5.7.6000"].iter().any(|w| is_status(w))
+        );
     }
 }

@@ -24,8 +24,8 @@ pub(super) enum Transaction {
 }
 
 impl Transaction {
-    /// Whether the content can begin.
-    pub(super) fn is_ready(&self) -> Result<(), Reply> {
+    /// Whether the content can begin; if not, the answer.
+    pub(super) fn check_ready(&self) -> Result<(), Reply> {
         match self {
             Self::Open(open) if !open.envelope.recipients.is_empty() => Ok(()),
             Self::Open(open) if open.refused => Err(Reply::new(554, "5.5.1 no valid recipients")),

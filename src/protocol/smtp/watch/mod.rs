@@ -10,6 +10,7 @@
 //! what is not understood turns its session into a mere pipe, but a device's ends.
 
 mod content;
+mod device;
 mod replies;
 mod rules;
 
@@ -23,6 +24,7 @@ use super::super::input::{MAX_LINE, split_word};
 use super::super::refusal::Refusal;
 use super::super::upstream::backoff_time;
 use super::frontend::{goodbye, session_refusal};
+use super::parameters;
 use content::{Content, Seen};
 use replies::{Answer, Replies};
 pub use rules::DeviceRules;
@@ -77,7 +79,7 @@ pub struct Watch {
     answers: Vec<u8>,
     message: Message,
     /// What was decided of the message that is about to begin.
-    verdict: Option<Verdict>,
+    decision: Option<Decision>,
 }
 
 /// What the client sends.
@@ -120,8 +122,9 @@ struct Message {
     octets: u64,
 }
 
+/// What the driver has decided of a message.
 #[derive(Clone, Copy)]
-enum Verdict {
+enum Decision {
     Go,
     TooFast,
 }
@@ -136,7 +139,7 @@ impl Watch {
             replies: Replies::default(),
             answers: Vec::new(),
             message: Message::default(),
-            verdict: None,
+            decision: None,
         }
     }
 
@@ -185,12 +188,12 @@ impl Watch {
 
     /// The message that begins may pass.
     pub fn let_message_go(&mut self) {
-        self.verdict = Some(Verdict::Go);
+        self.decision = Some(Decision::Go);
     }
 
     /// The message that begins is one too many of this device's.
     pub fn refuse_message(&mut self) {
-        self.verdict = Some(Verdict::TooFast);
+        self.decision = Some(Decision::TooFast);
     }
 
     /// Ends the session with this answer to the next command.
@@ -265,17 +268,17 @@ impl Watch {
     fn command(&mut self, line: &[u8]) -> ClientStep {
         let (name, arguments) = split_word(line.trim_ascii());
         let awaited = match name.to_ascii_uppercase().as_slice() {
-            b"MAIL" => match self.verdict.take() {
+            b"MAIL" => match self.decision.take() {
                 None => return ClientStep::Message,
-                Some(Verdict::Go) => Awaited::Mail,
-                Some(Verdict::TooFast) => return self.answer(rules::TOO_FAST, line.len()),
+                Some(Decision::Go) => Awaited::Mail,
+                Some(Decision::TooFast) => return self.answer(rules::TOO_FAST, line.len()),
             },
             b"RCPT" => Awaited::Rcpt,
             b"DATA" => {
                 self.client = Client::Held;
                 Awaited::Data
             }
-            b"BDAT" => match rules::chunk(arguments) {
+            b"BDAT" => match parameters::of_bdat(arguments.trim_ascii()) {
                 Some((octets, last)) => {
                     self.client =
                         if octets == 0 { Client::Commands } else { Client::Chunk(octets) };
@@ -295,48 +298,6 @@ impl Watch {
         };
         self.awaited.push_back(awaited);
         ClientStep::Pass(line.len())
-    }
-
-    /// A command of a device, which passes if its rules allow it.
-    fn device_command(&mut self, line: &[u8]) -> ClientStep {
-        let Some(rules) = &self.rules else { return ClientStep::Wait };
-        let (count, text) = (line.len(), line.trim_ascii());
-        // Without the blanks that `trim_ascii` takes.
-        let inner = line.strip_suffix(b"\r\n").unwrap_or(b"\n");
-        if inner.iter().any(u8::is_ascii_control) {
-            return self.answer(rules::BAD_LINE, count);
-        }
-        let (name, arguments) = split_word(text);
-        let judged = match name.to_ascii_uppercase().as_slice() {
-            // Its size, before its turn is asked for.
-            b"MAIL" => rules.judge_mail(arguments),
-            b"RCPT" => rules.judge_rcpt(arguments),
-            b"BDAT" => return self.device_chunk(line, arguments),
-            b"DATA" | b"RSET" | b"EHLO" | b"HELO" | b"NOOP" | b"QUIT" | b"VRFY" | b"EXPN"
-            | b"HELP" => Ok(()),
-            b"AUTH" => Err(rules::AUTH),
-            b"STARTTLS" => Err(rules::TLS),
-            _ => Err(rules::UNKNOWN),
-        };
-        match judged {
-            Ok(()) => self.command(line),
-            Err(answer) => self.answer(answer, count),
-        }
-    }
-
-    /// The chunks of a message that is too large end the session before the last one: what is upstream of the
-    /// message must not be taken for the whole.
-    fn device_chunk(&mut self, line: &[u8], arguments: &[u8]) -> ClientStep {
-        let Some((octets, _)) = rules::chunk(arguments) else {
-            self.over(&format!("{}\r\n", rules::BAD_CHUNK));
-            return ClientStep::Drop(line.len());
-        };
-        self.message.octets = self.message.octets.saturating_add(octets);
-        if self.rules.as_ref().is_some_and(|rules| rules.is_larger(self.message.octets)) {
-            self.over(&format!("{}\r\n", rules::TOO_LARGE));
-            return ClientStep::Drop(line.len());
-        }
-        self.command(line)
     }
 
     fn content(&mut self, bytes: &[u8]) -> ClientStep {
@@ -366,7 +327,7 @@ impl Watch {
 
     /// Answers a command, which goes nowhere.
     fn answer(&mut self, answer: &str, count: usize) -> ClientStep {
-        self.verdict = None;
+        self.decision = None;
         self.awaited.push_back(Awaited::Own(format!("{answer}\r\n")));
         self.settle();
         ClientStep::Drop(count)

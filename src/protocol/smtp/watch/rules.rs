@@ -3,7 +3,6 @@
 //! Invariant: what is judged is what the upstream will read: a command that two servers could read
 //! differently is refused.
 
-use super::super::super::input::split_word;
 use super::super::envelope::AllowedRecipients;
 
 /// A device's own rules.
@@ -50,19 +49,6 @@ impl DeviceRules {
     pub(super) fn is_larger(&self, octets: u64) -> bool {
         self.size.is_some_and(|size| octets > size)
     }
-}
-
-/// The octets and LAST of a BDAT command (RFC 3030 section 2).
-pub(super) fn chunk(arguments: &[u8]) -> Option<(u64, bool)> {
-    let (count, last) = split_word(arguments.trim_ascii());
-    let count = std::str::from_utf8(count).ok()?;
-    let digits = !count.is_empty() && count.bytes().all(|octet| octet.is_ascii_digit());
-    let last = match last {
-        b"" => false,
-        word if word.eq_ignore_ascii_case(b"LAST") => true,
-        _ => return None,
-    };
-    Some((count.parse().ok().filter(|_| digits)?, last))
 }
 
 fn size_of(word: &[u8]) -> Option<u64> {
@@ -120,15 +106,10 @@ mod tests {
     }
 
     #[test]
-    fn sizes_and_chunks() {
+    fn sizes() {
         let rules = DeviceRules { size: Some(100), recipients: None };
         assert_eq!(rules.judge_mail(b"FROM:<a@b> SIZE=100 BODY=8BITMIME"), Ok(()));
         assert_eq!(rules.judge_mail(b"FROM:<a@b> BODY=8BITMIME size=101"), Err(TOO_LARGE));
         assert_eq!(rules.judge_mail(b"FROM:<a@b>"), Ok(()));
-        assert_eq!(chunk(b"12"), Some((12, false)));
-        assert_eq!(chunk(b" 0 last "), Some((0, true)));
-        for bad in [&b""[..], b"LAST", b"-1", b"+1", b"1x", b"1 LAST x", b"99999999999999999999"] {
-            assert_eq!(chunk(bad), None, "{}", String::from_utf8_lossy(bad));
-        }
     }
 }

@@ -14,7 +14,7 @@ use super::folder;
 
 /// See the module. All of it blocks.
 #[derive(Debug)]
-pub(super) struct Draft {
+pub(super) struct IncomingFile {
     pub(super) id: String,
     file: File,
     path: PathBuf,
@@ -26,7 +26,7 @@ pub(super) struct Draft {
     kept: bool,
 }
 
-impl Drop for Draft {
+impl Drop for IncomingFile {
     fn drop(&mut self) {
         if !self.kept {
             self.files.room.give_back(self.octets);
@@ -36,7 +36,7 @@ impl Drop for Draft {
     }
 }
 
-impl Draft {
+impl IncomingFile {
     /// A new file under a new id. Another process may have had the same thought; once its file has left `incoming/`, it
     /// is in one of the others.
     pub(super) fn new(files: &Arc<Files>, own: bool) -> Result<Self, SpoolError> {
@@ -50,11 +50,11 @@ impl Draft {
                 Err(error) => return Err(SpoolError::at(&path)(error)),
             };
             let files = Arc::clone(files);
-            let draft = Self { id, file, path, files, own, octets: 0, kept: false };
-            if draft.files.place_of(&draft.id).is_none() {
+            let incoming = Self { id, file, path, files, own, octets: 0, kept: false };
+            if incoming.files.place_of(&incoming.id).is_none() {
                 // So that nobody takes it for a leftover; where nothing can be locked, its age tells.
-                let _ = draft.file.try_lock();
-                return Ok(draft);
+                let _ = incoming.file.try_lock();
+                return Ok(incoming);
             }
         }
     }
