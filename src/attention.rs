@@ -25,7 +25,7 @@ pub struct Attention {
 /// Why a person is called.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
-    /// One word: `sign_in_needed`, `expires_soon`, `recipients_limit`, `delivery_held` or `message_failed`.
+    /// One word: `sign_in_needed`, `expires_soon`, `recipients_limit`, `delivery_held`, `message_failed` or `spool_full`.
     pub event: &'static str,
     /// Which account, or which app registration if it is all of its accounts.
     pub account: String,

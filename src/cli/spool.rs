@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{UsageError, ui};
 use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
-use crate::outbox::{Damaged, Entry, Event, Place, Spool, SpoolError, Summary, What};
+use crate::outbox::{Damaged, Entry, Event, Fill, Place, Spool, SpoolError, Summary, What};
 
 /// Fewest characters of an id that drop a message: the last four tell the messages of a quarter of an hour apart.
 const SHORTEST: usize = 4;
@@ -334,11 +334,26 @@ fn ambiguous(written: &str, ids: &[String]) -> String {
 }
 
 /// What `gatepost status` says of each mailbox that has any, and the files of which nobody knows whose they are.
-pub(super) async fn status(config: &Config) -> Result<(Vec<Summary>, Vec<Damaged>)> {
-    match open(config)? {
-        Some(spool) => Ok((spool.summaries().await?, spool.damaged().await?)),
-        None => Ok((Vec::new(), Vec::new())),
-    }
+pub(super) async fn status(config: &Config) -> Result<SpoolStatus> {
+    let Some(spool) = open(config)? else { return Ok(SpoolStatus::default()) };
+    let (mailboxes, damaged) = (spool.summaries().await?, spool.damaged().await?);
+    Ok(SpoolStatus { mailboxes, damaged, fill: Some(spool.fill()) })
+}
+
+/// The same, of a spool that devices will soon find full.
+pub(super) fn show_fill(fill: Option<&Fill>) -> Result<()> {
+    let Some(fill) = fill.filter(|fill| fill.is_near()) else { return Ok(()) };
+    ui::out(&format!("spool: {}", fill.text()))?;
+    ui::out("spool: remedy: gatepost spool list; make room on the disk, or raise size in [spool]")
+}
+
+/// See [`status`].
+#[derive(Default)]
+pub(super) struct SpoolStatus {
+    pub(super) mailboxes: Vec<Summary>,
+    pub(super) damaged: Vec<Damaged>,
+    /// None: there is no spool.
+    pub(super) fill: Option<Fill>,
 }
 
 /// Mail that was accepted and stays undelivered until a person looks at it.

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use anyhow::Result;
 use serde::Serialize;
 
+use super::spool::SpoolStatus;
 use super::{open, spool, ui};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Account, Config};
 use crate::explain;
 use crate::oauth::Principal;
-use crate::outbox::{Damaged, Summary};
+use crate::outbox::{Damaged, Fill, Summary};
 use crate::pace::is_near;
 use crate::store::{
     LiveSessions, MailboxUse, PasswordRecord, SessionBoard, Store, Token, TokenFault,
@@ -35,6 +36,8 @@ struct Status {
     spool: Vec<Summary>,
     /// Files of the spool that can't be read: nobody knows whose they are.
     spool_damaged: Vec<Damaged>,
+    /// How full the spool is.
+    spool_fill: Option<Fill>,
     /// What mailboxes use of the provider's limits, as they log in there.
     limits: Vec<MailboxUse>,
 }
@@ -106,10 +109,11 @@ pub(super) async fn status(file: &Path, args: Args) -> Result<()> {
     for account in &config.accounts {
         accounts.push(of_account(&config, account, &store, &passwords, &live).await?);
     }
-    let (spool, spool_damaged) = spool::status(&config).await?;
+    let SpoolStatus { mailboxes: spool, damaged: spool_damaged, fill: spool_fill } =
+        spool::status(&config).await?;
     let proxies = live.iter().map(|live| live.pid).collect();
     let limits = live.into_iter().flat_map(|live| live.limits).collect();
-    let status = Status { proxies, accounts, spool, spool_damaged, limits };
+    let status = Status { proxies, accounts, spool, spool_damaged, spool_fill, limits };
     match args.json {
         true => ui::out(&serde_json::to_string_pretty(&status)?),
         false => show(&status),
@@ -228,6 +232,7 @@ fn show(status: &Status) -> Result<()> {
     show_limits(&status.limits, now)?;
     spool::show_status(&status.spool, now)?;
     spool::show_damaged(&status.spool_damaged)?;
+    spool::show_fill(status.spool_fill.as_ref())?;
     if status.proxies.is_empty() {
         ui::say("no proxy is running on this store");
     }

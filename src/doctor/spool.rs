@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Case, Code, Finding, with_hint};
 use crate::clock::Clock;
-use crate::outbox::{Spool, Summary, messages};
+use crate::outbox::{Fill, Spool, Summary, messages};
 
 /// An outage that is shorter than this is none that a person must know of: the schedule of the attempts reaches an hour
 /// after the fourth.
@@ -15,22 +15,28 @@ pub(super) async fn examine(case: &Case) -> Vec<Finding> {
         return Vec::new();
     }
     let spool = Spool::open(&case.config.state_dir, &case.config.spool, Clock::system());
-    let summaries = match spool {
-        Ok(spool) => spool.summaries().await,
+    let looked_at = match spool {
+        Ok(spool) => spool.summaries().await.map(|summaries| (summaries, spool.fill())),
         Err(error) => Err(error),
     };
-    match summaries {
-        Ok(summaries) => {
+    match looked_at {
+        Ok((summaries, fill)) => {
             let ours = |summary: &Summary| {
                 case.accounts.iter().any(|account| account.covers(&summary.mailbox))
             };
-            summaries.into_iter().filter(ours).flat_map(of_mailbox).collect()
+            let of_mailboxes = summaries.into_iter().filter(ours).flat_map(of_mailbox);
+            of_mailboxes.chain(nearly_full(fill)).collect()
         }
         Err(error) => {
             let (what, hint) = with_hint(&error.to_string());
             vec![Finding::error(Code::Spool, "the spool", what, hint)]
         }
     }
+}
+
+fn nearly_full(fill: Fill) -> Option<Finding> {
+    let remedy = "`gatepost spool list` shows what it holds; make room on the disk, or raise size in [spool]";
+    fill.is_near().then(|| Finding::warning(Code::Spool, "the spool", fill.text(), remedy))
 }
 
 fn of_mailbox(summary: Summary) -> Vec<Finding> {

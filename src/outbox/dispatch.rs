@@ -20,6 +20,7 @@ use tracing::{Instrument, info, warn};
 
 use super::courier::Courier;
 use super::entry::Entry;
+use super::error::SpoolError;
 use super::files::Stamp;
 use super::queue::{Hold, Job, Queue};
 use super::report::Report;
@@ -75,6 +76,8 @@ pub struct Outbox(mpsc::UnboundedSender<Signal>);
 pub(super) enum Signal {
     /// A message was accepted.
     Arrived(Box<Entry>),
+    /// A message was not taken, for this reason.
+    NotTaken(String),
     /// Something has changed that may have been a reason to wait.
     Wake,
     /// A worker is done with a message, and has none.
@@ -131,6 +134,11 @@ impl Outbox {
     pub fn arrived(&self, entry: Entry) {
         // Behind a stop nobody listens, and the next start finds it.
         let _ = self.0.send(Signal::Arrived(Box::new(entry)));
+    }
+
+    /// The spool could not take a message: a person is told.
+    pub fn not_taken(&self, error: &SpoolError) {
+        let _ = self.0.send(Signal::NotTaken(error.to_string()));
     }
 
     /// A sign-in or the like has changed: what waits for a person is tried now.
@@ -201,6 +209,7 @@ impl Dispatcher {
                 self.queue.arrived(*entry);
                 self.give_out(&mailbox, lock);
             }
+            Signal::NotTaken(why) => self.shared.report.not_taken(&why),
             Signal::Wake => {
                 self.shared.closed().clear();
                 self.queue.try_now();

@@ -205,7 +205,10 @@ impl Session<'_> {
                 self.message = Current::Good(Box::new(incoming));
                 self.receiver.go_on();
             }
-            Err(error) => self.receiver.refuse(&no_room(&error)),
+            Err(error) => {
+                let reply = self.no_room(&error);
+                self.receiver.refuse(&reply);
+            }
         }
     }
 
@@ -213,7 +216,7 @@ impl Session<'_> {
         if let Current::Good(incoming) = &mut self.message
             && let Err(error) = incoming.write(octets).await
         {
-            self.message = Current::Lost(no_room(&error));
+            self.message = Current::Lost(self.no_room(&error));
         }
     }
 
@@ -228,10 +231,20 @@ impl Session<'_> {
                     self.intake.outbox.arrived(entry);
                     reply
                 }
-                Err(error) => no_room(&error),
+                Err(error) => self.no_room(&error),
             },
             Current::Lost(reply) => reply,
             Current::None => Reply::new(451, "4.3.0 there is no message"),
+        }
+    }
+
+    /// RFC 3463 section 3.4: the mail system is full. Whatever the disk's trouble is, the device shall try again.
+    fn no_room(&self, error: &SpoolError) -> Reply {
+        self.intake.outbox.not_taken(error);
+        warn!(%error, "a message is not taken");
+        match error.is_full() {
+            true => Reply::new(452, "4.3.1 the spool is full; try again later"),
+            false => Reply::new(452, "4.3.1 the spool can't be written; try again later"),
         }
     }
 
@@ -279,15 +292,6 @@ impl Session<'_> {
         let _ = self.write().await;
         let _ = self.stream.shutdown().await;
         Ok(closing)
-    }
-}
-
-/// RFC 3463 section 3.4: the mail system is full. Whatever the disk's trouble is, the device shall try again.
-fn no_room(error: &SpoolError) -> Reply {
-    warn!(%error, "a message is not taken");
-    match error.is_full() {
-        true => Reply::new(452, "4.3.1 the spool is full; try again later"),
-        false => Reply::new(452, "4.3.1 the spool can't be written; try again later"),
     }
 }
 

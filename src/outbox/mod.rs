@@ -70,4 +70,4 @@ use mime::header_of;
 pub use mime::{Attachment, CannotCut, Cut, cut, header_recipients, sealed};
 pub use smtp::{SmtpCourier, SmtpRoute};
 pub use spool::{Spool, SpoolLock};
-pub use summary::{Summary, messages};
+pub use summary::{Fill, Summary, messages};

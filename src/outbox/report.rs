@@ -2,7 +2,7 @@
 //! `on_attention`, the log.
 //!
 //! Invariant: no report about a report (RFC 5321 section 6.1), and a person is called once for one outage, and at most
-//! once an hour for a mailbox's failed messages.
+//! once an hour for a mailbox's failed messages, and for messages that are not taken.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -42,6 +42,8 @@ pub(super) struct Report {
     told: Mutex<HashMap<String, Told>>,
     /// Failed messages that people know of and the disk does not.
     reported: Mutex<HashSet<String>>,
+    /// When people were last told that no message is taken.
+    not_taken_at: Mutex<Option<Timestamp>>,
 }
 
 /// What a person knows of a mailbox.
@@ -65,8 +67,8 @@ impl Report {
         clock: Clock,
         attention: Attention,
     ) -> Self {
-        let (told, reported) = (Mutex::default(), Mutex::default());
-        Self { config, spool, clock, attention, told, reported }
+        let (told, reported, not_taken_at) = Default::default();
+        Self { config, spool, clock, attention, told, reported, not_taken_at }
     }
 
     /// A message has failed: its `refused` tell for whom and why. The bounce, if there is one.
@@ -95,6 +97,21 @@ impl Report {
     /// The message is in the failed folder.
     pub(super) fn settled(&self, id: &str) {
         self.reported().remove(id);
+    }
+
+    /// A message was not taken: a device that tries once has lost it.
+    pub(super) fn not_taken(&self, why: &str) {
+        let now = self.clock.now();
+        {
+            let mut told_at = self.not_taken_at.lock().unwrap_or_else(PoisonError::into_inner);
+            if told_at.is_some_and(|at| now.saturating_since(at) < CALL_AGAIN) {
+                return;
+            }
+            *told_at = Some(now);
+        }
+        let (why, hint) = why.split_once("\nhint: ").unwrap_or((why, "gatepost doctor"));
+        error!(why, hint, "no message is taken: devices are answered 452 4.3.1");
+        self.call("spool_full", "all mailboxes", why.to_owned(), hint.to_owned());
     }
 
     /// A mailbox can send nothing.

@@ -31,6 +31,12 @@ impl Room {
         Self(Mutex::new(Ledger { limit, kept: 0, coming: 0, changes: 0 }))
     }
 
+    /// Octets that are kept or coming in, and the limit.
+    pub(super) fn used(&self) -> (u64, u64) {
+        let ledger = self.ledger();
+        (ledger.kept.saturating_add(ledger.coming), ledger.limit)
+    }
+
     pub(super) fn set_limit(&self, limit: u64) {
         self.ledger().limit = limit;
     }

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use bytesize::ByteSize;
 use serde::Serialize;
 
+use super::room::disk_has;
 use super::{Entry, Place, Spool, SpoolError};
 use crate::clock::Timestamp;
 use crate::explain;
@@ -27,7 +29,40 @@ pub struct Summary {
     pub remedy: Option<String>,
 }
 
+/// How full the spool is.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Fill {
+    /// Octets of all messages, the failed ones too.
+    pub used: u64,
+    /// How many there may be.
+    pub size: u64,
+    /// The disk has no more room.
+    pub disk_full: bool,
+}
+
+impl Fill {
+    /// Whether messages are refused, or soon will be: from nine tenths on.
+    pub fn is_near(&self) -> bool {
+        self.disk_full || self.used / 9 >= self.size / 10
+    }
+
+    /// For people.
+    pub fn text(&self) -> String {
+        let (used, size) = (ByteSize::b(self.used), ByteSize::b(self.size));
+        match self.disk_full {
+            true => "the disk has no room for more messages".into(),
+            false => format!("{used} of {size} are used; then devices are answered 452 4.3.1"),
+        }
+    }
+}
+
 impl Spool {
+    /// How full it is.
+    pub fn fill(&self) -> Fill {
+        let (used, size) = self.files().room.used();
+        Fill { used, size, disk_full: !disk_has(&self.files().root, 1) }
+    }
+
     /// Of each mailbox that has any mail here.
     pub async fn summaries(&self) -> Result<Vec<Summary>, SpoolError> {
         let mut mailboxes: BTreeMap<String, Summary> = BTreeMap::new();

@@ -11,7 +11,7 @@ use mail_parser::{MessageParser, MimeHeaders};
 use tokio::time::sleep;
 
 use crate::site::free_port;
-use crate::{Plan, Site, Wire};
+use crate::{Device, Plan, Site, Wire};
 
 const SCAN: &str = "scan@contoso.example";
 const ADMIN: &str = "it@fabrikam.example";
@@ -186,19 +186,51 @@ async fn send(site: &Site, to: &str, subject: &str) {
     wire.say("QUIT", "221").await;
 }
 
+/// The key that has calls written to this file.
+fn calling(file: &std::path::Path) -> String {
+    let script = format!(
+        "printf '%s|%s|%s|%s' \"$GATEPOST_EVENT\" \"$1\" \"$2\" \"$3\" >>{}",
+        file.display()
+    );
+    let call = serde_json::to_string(&["/bin/sh", "-c", &script, "sh"]).unwrap();
+    format!("on_attention = {call}")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_spool_is_told_to_devices_and_people() {
+    let calls = tempfile::tempdir().unwrap();
+    let file = calls.path().join("calls");
+    let plan = Plan { more: "[spool]\nsize = \"8 KB\"\n", ..plan(&[SCAN]) };
+    let site = Site::with(plan, |text| format!("{}\n{text}", calling(&file))).await;
+    site.emulator.control().set_mail_outage(true);
+    send(&site, "a@b.example", &"kept ".repeat(600)).await;
+    let mut device = Device::connect(site.spool).await.unwrap();
+    device.log_in(SCAN, &site.passwords[0]).await.unwrap();
+    let large = message(&"lost ".repeat(1200));
+    let refused = device.send(SCAN, "a@b.example", large.as_bytes()).await.unwrap_err();
+    assert!(refused.to_string().contains("452 4.3.1"), "{refused}");
+    let call = until("somebody is called", || {
+        std::fs::read_to_string(&file).ok().filter(|it| !it.is_empty())
+    })
+    .await;
+    assert!(call.starts_with("spool_full|all mailboxes|"), "{call}");
+    let again = device.send(SCAN, "a@b.example", large.as_bytes()).await.unwrap_err();
+    assert!(again.to_string().contains("452 4.3.1"), "{again}");
+    // Once an hour is enough.
+    assert_eq!(std::fs::read_to_string(&file).unwrap().matches("spool_full").count(), 1);
+    let status = site.command(&["status"]);
+    assert!(!status.contains("are used"), "it is half full: {status}");
+    send(&site, "a@b.example", &"more ".repeat(40)).await;
+    let status = site.command(&["status", "--json"]);
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    assert_eq!(status["spool_fill"]["size"], 8000, "{status}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failed_message_is_told_shown_and_tried_again() {
     let calls = tempfile::tempdir().unwrap();
     let file = calls.path().join("calls");
-    let site = Site::with(plan(&[SCAN]), |text| {
-        let script = format!(
-            "printf '%s|%s|%s|%s' \"$GATEPOST_EVENT\" \"$1\" \"$2\" \"$3\" >>{}",
-            file.display()
-        );
-        let call = serde_json::to_string(&["/bin/sh", "-c", &script, "sh"]).unwrap();
-        format!("on_attention = {call}\n{text}")
-    })
-    .await;
+    let site = Site::with(plan(&[SCAN]), |text| format!("{}\n{text}", calling(&file))).await;
     let control = site.emulator.control().clone();
     let stage = SmtpStage::Rcpt(Some("bad@b.example".into()));
     let reply =
