@@ -97,7 +97,7 @@ async fn a_turn_that_does_not_come_is_a_421() {
     let mut second = begin(&house, Smtp).await;
     let answer = second.answer(Smtp).await;
     assert!(answer.starts_with("421 4.3.2 no turn"), "{answer}");
-    assert!(answer.contains("the 1 connections that jane@"), "{answer}");
+    assert!(answer.contains("the one connection of jane@"), "{answer}");
     assert!(start.elapsed() >= Duration::from_secs(1));
     second.expect_end().await;
     assert_eq!(house.control().logins(), logins, "nothing went upstream");

@@ -421,6 +421,21 @@ fn pieces() -> impl Strategy<Value = Pieces> {
     })
 }
 
+/// A device that sends ahead has its chunks counted before the answer to MAIL comes.
+#[test]
+fn chunks_that_are_sent_ahead_count() {
+    let chunk = "x".repeat(40);
+    let input = format!(
+        "MAIL FROM:<a@b>\r\nRCPT TO:<c@good.example>\r\nBDAT 40\r\n{chunk}BDAT 40 LAST\r\n{chunk}"
+    );
+    let late = Pieces { client: vec![1000], server: 1, late: true };
+    for pieces in [&WHOLE, &late] {
+        let outcome = session(Some(rules()), false, input.as_bytes(), pieces);
+        assert!(outcome.taken.is_empty(), "{:?}", outcome.taken);
+        assert!(String::from_utf8_lossy(&outcome.down).contains("552 5.3.4"));
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 

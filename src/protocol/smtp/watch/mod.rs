@@ -78,6 +78,9 @@ pub struct Watch {
     /// gatepost's own, whose turn it is.
     answers: Vec<u8>,
     message: Message,
+    /// Of the message that the client is sending, as far as it has passed. They are counted as they pass, whatever
+    /// the upstream has answered by then: a client may send ahead (RFC 2920).
+    octets: u64,
     /// What was decided of the message that is about to begin.
     decision: Option<Decision>,
 }
@@ -119,7 +122,6 @@ struct Message {
     /// MAIL was accepted, and the message has not ended.
     open: bool,
     recipients: u32,
-    octets: u64,
 }
 
 /// What the driver has decided of a message.
@@ -139,6 +141,7 @@ impl Watch {
             replies: Replies::default(),
             answers: Vec::new(),
             message: Message::default(),
+            octets: 0,
             decision: None,
         }
     }
@@ -303,7 +306,7 @@ impl Watch {
     fn content(&mut self, bytes: &[u8]) -> ClientStep {
         let Client::Content(content) = &mut self.client else { return ClientStep::Wait };
         let most = self.rules.as_ref().and_then(|rules| rules.size).unwrap_or(u64::MAX);
-        let room = most.saturating_add(END).saturating_sub(self.message.octets);
+        let room = most.saturating_add(END).saturating_sub(self.octets);
         let room = usize::try_from(room).unwrap_or(usize::MAX).min(bytes.len());
         let bytes = bytes.get(..room).unwrap_or_default();
         let (count, ended) = match content.look(bytes, self.rules.is_some()) {
@@ -317,8 +320,9 @@ impl Watch {
             self.over(&format!("{wrong}\r\n"));
             return ClientStep::Drop(0);
         }
-        self.message.octets += count as u64;
+        self.octets += count as u64;
         if ended {
+            self.octets = 0;
             self.client = Client::Commands;
             self.awaited.push_back(Awaited::End);
         }
@@ -369,7 +373,7 @@ impl Watch {
                 return None;
             }
             (Awaited::Mail, _) if positive => {
-                self.message = Message { open: true, ..Message::default() };
+                self.message = Message { open: true, recipients: 0 };
             }
             (Awaited::Rcpt, _) if positive => self.message.recipients += 1,
             (Awaited::End | Awaited::Chunk { last: true }, _) => {
