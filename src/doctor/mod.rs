@@ -31,6 +31,7 @@ use std::sync::Arc;
 pub use finding::{Code, Finding, Level};
 
 use crate::config::{Account, App, Config};
+use crate::explain::split_hint;
 use crate::oauth::Principal;
 use crate::store::{LiveSessions, Store};
 use crate::vocabulary::{Protocol, Way};
@@ -143,10 +144,8 @@ impl Case {
     }
 }
 
-/// An error of ours carries its remedy behind `hint:`.
+/// What to say and what to do about an error of gatepost's own.
 fn with_hint(error: &str) -> (String, String) {
-    match error.split_once("\nhint: ") {
-        Some((what, hint)) => (what.to_owned(), hint.to_owned()),
-        None => (error.to_owned(), String::new()),
-    }
+    let (what, hint) = split_hint(error);
+    (what.to_owned(), hint.unwrap_or_default().to_owned())
 }

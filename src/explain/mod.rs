@@ -85,6 +85,14 @@ pub fn unknown(text: &str) -> Vec<String> {
     numbers.into_iter().filter(|number| !known(number)).collect()
 }
 
+/// What happened, and what to do, of one of gatepost's own errors: they carry it behind `hint:`.
+pub fn split_hint(error: &str) -> (&str, Option<&str>) {
+    match error.split_once("\nhint: ") {
+        Some((what, hint)) => (what, Some(hint)),
+        None => (error, None),
+    }
+}
+
 impl Entry {
     /// The remedy for this mailbox, as plain words.
     pub fn remedy_for(&self, mailbox: &str) -> String {

@@ -19,6 +19,7 @@ use super::summary::messages;
 use crate::attention::{Attention, Call};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, SenderRule};
+use crate::explain::split_hint;
 use crate::protocol::{Envelope, Recipient};
 
 /// Between two calls about failed messages of a mailbox.
@@ -109,7 +110,8 @@ impl Report {
             }
             *told_at = Some(now);
         }
-        let (why, hint) = why.split_once("\nhint: ").unwrap_or((why, "gatepost doctor"));
+        let (why, hint) = split_hint(why);
+        let hint = hint.unwrap_or("gatepost doctor");
         error!(why, hint, "no message is taken: devices are answered 452 4.3.1");
         self.call("spool_full", "all mailboxes", why.to_owned(), hint.to_owned());
     }

@@ -5,6 +5,7 @@
 use maud::{DOCTYPE, Markup, html};
 
 use super::{SignInError, SignedIn};
+use crate::explain::split_hint;
 
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:36em;margin:4em auto;padding:0 1em;\
 color:#1d2733;background:#f7f8fa}main{background:#fff;border:1px solid #dde2e8;border-radius:8px;padding:1.5em 2em}\
@@ -37,13 +38,13 @@ pub(super) fn signed_in(done: &SignedIn) -> String {
 
 pub(super) fn failed(error: &SignInError) -> String {
     let text = error.to_string();
-    let (what, hint) = text.split_once("\nhint: ").unwrap_or((&text, ""));
+    let (what, hint) = split_hint(&text);
     page(
         "Not signed in",
         &html! {
             h1.bad { "Not signed in" }
             p { (what) "." }
-            @if !hint.is_empty() { p { (hint) } }
+            @if let Some(hint) = hint { p { (hint) } }
             p {
                 "Nothing was changed. Start again with " code { "gatepost login" }
                 "; " code { "gatepost explain" } " tells what an error code means."

@@ -1,7 +1,6 @@
 //! What people have: `gatepost send-test`, `gatepost spool` and `gatepost status` beside the running proxy, the call for
 //! attention and the report by mail.
 
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::process::Output;
 use std::time::{Duration, Instant};
@@ -10,7 +9,7 @@ use gatepost::emulator::{LoginFault, Options, SentMail, SmtpFault, SmtpStage};
 use mail_parser::{MessageParser, MimeHeaders};
 use tokio::time::sleep;
 
-use crate::site::free_port;
+use crate::site::{free_port, with_listeners};
 use crate::{Device, Plan, Site, Wire};
 
 const SCAN: &str = "scan@contoso.example";
@@ -75,16 +74,7 @@ async fn send_test_reaches_the_provider_by_each_kind_of_listener() {
         "tls = \"implicit\"",
     ];
     let ports = kinds.map(|_| free_port());
-    let site = Site::with(plan(&[SCAN]), |mut text| {
-        for (address, keys) in ports.iter().zip(kinds) {
-            let _ = write!(
-                text,
-                "[[listener]]\nprotocol = \"smtp\"\nprovider = \"lab\"\nlisten = \"{address}\"\n{keys}\n"
-            );
-        }
-        text
-    })
-    .await;
+    let site = Site::with(plan(&[SCAN]), |text| with_listeners(text, &ports, &kinds)).await;
     let to = "a@b.example";
     let (status, out, said) = run(&site, &["send-test", "--to", to]);
     assert_eq!(status, 0, "{said}");

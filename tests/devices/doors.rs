@@ -1,6 +1,5 @@
 //! Devices that can't log in: who is taken for one, what it may do, and that nobody else may.
 
-use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -67,15 +66,7 @@ fn plan(more: &'static str) -> Plan {
 /// A site with more listeners, by their keys.
 async fn with_listeners(more: &'static str, kinds: &[&str]) -> (Site, Vec<SocketAddr>) {
     let ports: Vec<_> = kinds.iter().map(|_| free_port()).collect();
-    let site = Site::with(plan(more), |mut text| {
-        for (address, keys) in ports.iter().zip(kinds) {
-            let _ = write!(
-                text,
-                "[[listener]]\nprotocol = \"smtp\"\nprovider = \"lab\"\nlisten = \"{address}\"\n{keys}\n"
-            );
-        }
-        text
-    });
+    let site = Site::with(plan(more), |text| crate::site::with_listeners(text, &ports, kinds));
     (site.await, ports)
 }
 

@@ -1,13 +1,12 @@
 //! What old devices do works, judged by what arrives.
 
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use gatepost::emulator::{Options, SentMail};
 use tokio::time::sleep;
 
-use crate::site::free_port;
+use crate::site::{free_port, with_listeners};
 use crate::wire::base64;
 use crate::{Plan, Site, Wire};
 
@@ -68,13 +67,7 @@ impl Panels {
                 assert!(text.contains(&key));
                 text = text.replace(&key, &format!("{key}sender = {rule}\n"));
             }
-            for (address, keys) in ports.iter().zip(kinds) {
-                let _ = write!(
-                    text,
-                    "[[listener]]\nprotocol = \"smtp\"\nprovider = \"lab\"\nlisten = \"{address}\"\n{keys}\n"
-                );
-            }
-            text
+            with_listeners(text, &ports, &kinds)
         })
         .await;
         let [spool_tls, direct_tls, spool_starttls, direct_starttls, bare] = ports;

@@ -226,6 +226,16 @@ async fn add_password(store: &Store, mailbox: &str) -> String {
     password.expose().clone()
 }
 
+/// The configuration with more SMTP listeners, each with its own keys.
+pub(crate) fn with_listeners(text: String, addresses: &[SocketAddr], kinds: &[&str]) -> String {
+    let listeners = addresses.iter().zip(kinds).map(|(address, keys)| {
+        format!(
+            "[[listener]]\nprotocol = \"smtp\"\nprovider = \"lab\"\nlisten = \"{address}\"\n{keys}\n"
+        )
+    });
+    text + &listeners.collect::<String>()
+}
+
 /// Mailboxes for so many devices.
 pub(crate) fn mailboxes(count: usize) -> Vec<String> {
     (0..count).map(|number| format!("device{number}@contoso.example")).collect()

@@ -7,7 +7,7 @@ use gatepost::config::SpoolSettings;
 use gatepost::outbox::{Entry, Outcome, Spool, Verdict};
 use tokio::time::sleep;
 
-use crate::world::{JANE, TO, World, held, later, minutes, put, taken};
+use crate::world::{Attempt, JANE, TO, World, held, later, minutes, put, taken};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -56,32 +56,26 @@ async fn a_fault_within_a_delivery_is_that_messages_own() {
 /// gatepost was off for longer than messages are tried, and the network comes up after it.
 #[tokio::test(start_paused = true)]
 async fn a_long_time_off_is_no_reason_to_give_up() {
-    let world = World::paused();
-    world.provider.says(|_| held(None));
-    world.put("a", "1").await;
-    world.tried(1, minutes(1)).await;
-    world.end().await;
-    sleep(6 * DAY).await;
-    let before = world.provider.attempts().len();
-    let world = world.restarted().await;
-    world.tried(before + 2, minutes(5)).await;
-    world.provider.says(taken);
-    sleep(minutes(10)).await;
-    assert_eq!((world.failed().await.len(), world.provider.subjects().len()), (0, 1));
+    long_off(|_| held(None), 2).await;
 }
 
 /// The same where the provider answers, but not now.
 #[tokio::test(start_paused = true)]
 async fn a_long_time_off_is_no_attempt() {
+    long_off(later, 1).await;
+}
+
+/// Six days off behind a first attempt; so many more that come to nothing, and then it is taken.
+async fn long_off(says: impl Fn(&Attempt) -> Outcome + Send + Sync + 'static, more: usize) {
     let world = World::paused();
-    world.provider.says(later);
+    world.provider.says(says);
     world.put("a", "1").await;
     world.tried(1, minutes(1)).await;
     world.end().await;
     sleep(6 * DAY).await;
     let before = world.provider.attempts().len();
     let world = world.restarted().await;
-    world.tried(before + 1, minutes(5)).await;
+    world.tried(before + more, minutes(5)).await;
     world.provider.says(taken);
     sleep(minutes(10)).await;
     assert_eq!((world.failed().await.len(), world.provider.subjects().len()), (0, 1));

@@ -17,12 +17,10 @@ use crate::transcript::{Dialogue, Item, Role, Settings};
 /// Plays it; an error begins with the file and the line of the first difference.
 pub(crate) fn play(dialogue: &Dialogue, split: Split) -> Result<(), String> {
     let mut session = Session::new(&dialogue.settings, split);
-    let mut last = dialogue.line;
-    for (line, item) in &dialogue.items {
-        last = *line;
-        session.play(item).map_err(|error| format!("{}:{line}: {error}", dialogue.file))?;
-    }
-    session.nothing_left().map_err(|error| format!("{}:{}: {error}", dialogue.file, last + 1))
+    dialogue.play(|item| match item {
+        Some(item) => session.play(item),
+        None => session.nothing_left(),
+    })
 }
 
 /// How the peer's octets come in.

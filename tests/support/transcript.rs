@@ -21,6 +21,21 @@ pub(crate) struct Dialogue {
     pub(crate) items: Vec<(usize, Item)>,
 }
 
+impl Dialogue {
+    /// Has each item played, then its end (`None`); an error begins with the file and the line.
+    pub(crate) fn play(
+        &self,
+        mut play: impl FnMut(Option<&Item>) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let mut last = self.line;
+        for (line, item) in &self.items {
+            last = *line;
+            play(Some(item)).map_err(|error| format!("{}:{line}: {error}", self.file))?;
+        }
+        play(None).map_err(|error| format!("{}:{}: {error}", self.file, last + 1))
+    }
+}
+
 /// The header of a file, or of one dialogue.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {

@@ -22,11 +22,8 @@ impl Watch {
             b"MAIL" => rules.judge_mail(arguments),
             b"RCPT" => rules.judge_rcpt(arguments),
             b"BDAT" => return self.device_chunk(line, arguments),
-            b"RSET" | b"EHLO" | b"HELO" => {
-                self.octets = 0;
-                Ok(())
-            }
-            b"DATA" | b"NOOP" | b"QUIT" | b"VRFY" | b"EXPN" | b"HELP" => Ok(()),
+            b"DATA" | b"RSET" | b"EHLO" | b"HELO" | b"NOOP" | b"QUIT" | b"VRFY" | b"EXPN"
+            | b"HELP" => Ok(()),
             b"AUTH" => Err(rules::AUTH),
             b"STARTTLS" => Err(rules::TLS),
             _ => Err(rules::UNKNOWN),
@@ -40,7 +37,7 @@ impl Watch {
     /// The chunks of a message that is too large end the session before the last one: what the upstream
     /// has of it must not be taken for the whole.
     fn device_chunk(&mut self, line: &[u8], arguments: &[u8]) -> ClientStep {
-        let Some((octets, last)) = parameters::of_bdat(arguments.trim_ascii()) else {
+        let Some((octets, _)) = parameters::of_bdat(arguments.trim_ascii()) else {
             self.over(&format!("{}\r\n", rules::BAD_CHUNK));
             return ClientStep::Drop(line.len());
         };
@@ -48,9 +45,6 @@ impl Watch {
         if self.rules.as_ref().is_some_and(|rules| rules.is_larger(self.octets)) {
             self.over(&format!("{}\r\n", rules::TOO_LARGE));
             return ClientStep::Drop(line.len());
-        }
-        if last {
-            self.octets = 0;
         }
         self.command(line)
     }

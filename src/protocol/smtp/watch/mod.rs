@@ -285,6 +285,9 @@ impl Watch {
                 Some((octets, last)) => {
                     self.client =
                         if octets == 0 { Client::Commands } else { Client::Chunk(octets) };
+                    if last {
+                        self.octets = 0;
+                    }
                     Awaited::Chunk { last }
                 }
                 None => {
@@ -292,7 +295,10 @@ impl Watch {
                     Awaited::Other
                 }
             },
-            b"RSET" | b"EHLO" | b"HELO" => Awaited::Reset,
+            b"RSET" | b"EHLO" | b"HELO" => {
+                self.octets = 0;
+                Awaited::Reset
+            }
             b"AUTH" | b"STARTTLS" => {
                 self.client = Client::Held;
                 Awaited::Odd
