@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
 
 use crate::config::{Config, Endpoint, Provider};
-use crate::net::{ClientTls, http_client};
+use crate::net::{ClientTls, Route, http_client};
 use crate::oauth::{HttpEndpoint, TokenEndpoint, Tokens};
 use crate::outbox::{Couriers, Graph, GraphCourier, SmtpCourier, SmtpRoute};
 use crate::pace::Pace;
@@ -44,9 +45,15 @@ impl Providers {
         endpoint: &Endpoint,
         provider: &Provider,
     ) -> Result<Arc<Server>> {
-        let tls = self.trust(provider)?;
+        let (tls, route) = (self.trust(provider)?, Route::new(&provider.proxy)?);
         let key = (protocol, endpoint.clone(), provider.ca_file.clone());
-        let new = || Arc::new(Server::new(protocol, endpoint.clone(), tls));
+        let new = || {
+            match route.proxy_to(endpoint) {
+                Some(proxy) => info!(%protocol, %endpoint, proxy, "mail goes by a proxy"),
+                None => debug!(%protocol, %endpoint, "mail goes directly"),
+            }
+            Arc::new(Server::new(protocol, endpoint.clone(), tls, route))
+        };
         Ok(Arc::clone(self.servers.entry(key).or_insert_with(new)))
     }
 
@@ -62,7 +69,8 @@ impl Providers {
     ) -> Result<HashMap<String, Arc<dyn TokenEndpoint>>> {
         let mut endpoints: HashMap<String, Arc<dyn TokenEndpoint>> = HashMap::new();
         for provider in of_accounts(config) {
-            let client = http_client(&self.trust(provider)?)?;
+            let route = Route::new(&provider.proxy)?;
+            let client = http_client(&self.trust(provider)?, &route)?;
             endpoints.insert(provider.name.clone(), Arc::new(HttpEndpoint::new(client)));
         }
         Ok(endpoints)

@@ -11,6 +11,7 @@ mod credential;
 mod endpoint;
 mod error;
 mod listen;
+mod proxy;
 mod raw;
 mod redirect;
 mod submission;
@@ -31,6 +32,7 @@ pub use credential::{
 pub use endpoint::Endpoint;
 pub use error::ConfigError;
 pub use listen::ListenAddress;
+pub use proxy::{Proxy, ProxyServer};
 pub use redirect::RedirectUri;
 pub use submission::{Device, Limits, SenderRule, SpoolSettings};
 
@@ -56,6 +58,8 @@ pub struct Config {
     pub spool: SpoolSettings,
     /// The command that is run when a person must act, with its first arguments; empty: none.
     pub on_attention: Vec<String>,
+    /// By which proxy the providers are reached.
+    pub proxy: Proxy,
     /// Also of apps that no account has.
     secret_variables: Vec<String>,
 }
@@ -256,6 +260,8 @@ pub struct Provider {
     pub limits: Limits,
     /// Certificates in PEM that are trusted besides the system's.
     pub ca_file: Option<PathBuf>,
+    /// By which proxy it is reached: the one of [`Config`].
+    pub proxy: Proxy,
 }
 
 impl Provider {

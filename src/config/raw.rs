@@ -17,6 +17,7 @@ use crate::vocabulary::{BareLf, Delivery, Protocol, TlsMode, Way};
 pub(super) struct Raw {
     pub(super) state_dir: Option<PathBuf>,
     pub(super) on_attention: Option<Spanned<Vec<String>>>,
+    pub(super) proxy: Option<Spanned<Proxy>>,
     #[serde(default)]
     pub(super) store: Store,
     #[serde(default)]
@@ -31,6 +32,24 @@ pub(super) struct Raw {
     pub(super) spool: Spool,
     #[serde(default)]
     pub(super) provider: BTreeMap<String, Spanned<Provider>>,
+}
+
+#[derive(Deserialize)]
+#[serde(
+    untagged,
+    expecting = "\"http://HOST:PORT\", \"none\", or a table { url = \"…\", user = \"…\", password = { file = \"…\" } }"
+)]
+pub(super) enum Proxy {
+    Word(String),
+    Server(ProxyServer),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ProxyServer {
+    pub(super) url: String,
+    pub(super) user: Option<String>,
+    pub(super) password: Option<SecretSource>,
 }
 
 #[derive(Default, Deserialize)]

@@ -15,18 +15,15 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 use tracing::{debug, info};
 
 use crate::config::{Account, Device};
-use crate::net::Relayed;
+use crate::net::{Relayed, Standstill};
 use crate::pace::{Pace, Turn};
 use crate::protocol::{AllowedRecipients, ClientStep, DeviceRules, Noticed, Refusal, Watch};
 use crate::vocabulary::Protocol;
 use side::Side;
-
-/// How long a session of which one side is closed may go on without a byte, as in any relay.
-const HALF_CLOSED: Duration = Duration::from_secs(600);
 
 /// After so long without a byte between two messages, a connection is taken away when others wait for it. A
 /// device sends its next message within seconds; those who wait give up after `limits.wait`, 270 s unless set,
@@ -80,9 +77,8 @@ where
         pace: submission.pace,
         account: submission.account,
         device: submission.device,
-        moved_at: Instant::now(),
+        standstill: Standstill::watch(),
         idle: Box::pin(sleep(IDLE)),
-        limit: None,
         idled: false,
     };
     let end = poll_fn(|cx| relay.poll(cx)).await;
@@ -106,11 +102,9 @@ struct Relay<C, U> {
     pace: Arc<Pace>,
     account: Arc<Account>,
     device: Option<Arc<Device>>,
-    /// When the last byte was moved.
-    moved_at: Instant,
+    /// How long a session may go on in which nothing moves.
+    standstill: Standstill,
     idle: Pin<Box<Sleep>>,
-    /// How long a session may go on that is half over.
-    limit: Option<Pin<Box<Sleep>>>,
     /// gatepost has ended it between two messages.
     idled: bool,
 }
@@ -129,15 +123,15 @@ where
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         loop {
             while self.step(cx)? {
-                self.moved_at = Instant::now();
+                self.standstill.moved();
             }
             if self.is_done() {
                 return Poll::Ready(Ok(()));
             }
             self.client.poll_flush(cx).map_err(Broken::Client)?;
             self.upstream.poll_flush(cx).map_err(Broken::Upstream)?;
-            if self.poll_limit(cx).is_ready() {
-                return Poll::Ready(Err(Broken::Client(io::ErrorKind::TimedOut.into())));
+            if let Poll::Ready(error) = self.poll_standstill(cx) {
+                return Poll::Ready(Err(Broken::Client(error)));
             }
             if self.poll_idle(cx).is_pending() {
                 self.client.rest();
@@ -298,19 +292,12 @@ where
         }
     }
 
-    /// Ready when a session that is half over has stood still for too long.
-    fn poll_limit(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let most = match () {
-            () if self.watch.is_ending() => ENDING,
-            () if self.client.closed || self.upstream.closed => HALF_CLOSED,
-            () => return Poll::Pending,
-        };
-        let end = self.moved_at + most;
-        let limit = self.limit.get_or_insert_with(|| Box::pin(sleep_until(end)));
-        if limit.deadline() != end {
-            limit.as_mut().reset(end);
+    /// Ready when the session has stood still for too long.
+    fn poll_standstill(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        match self.watch.is_ending() {
+            true => self.standstill.poll_for(cx, ENDING),
+            false => self.standstill.poll(cx, self.client.closed || self.upstream.closed),
         }
-        limit.as_mut().poll(cx)
     }
 
     /// Ready when it has ended a session that stands in others' way.
@@ -321,7 +308,7 @@ where
             return Poll::Pending;
         }
         while self.idle.as_mut().poll(cx).is_ready() {
-            let end = self.moved_at + IDLE;
+            let end = self.standstill.moved_at() + IDLE;
             if end > Instant::now() {
                 self.idle.as_mut().reset(end);
             } else if turn.wanted() {

@@ -1,20 +1,29 @@
-//! Sockets: listening, dialling, TLS both ways, the relay, the HTTP client.
+//! Sockets: listening, dialling, proxies, TLS both ways, the relay, the HTTP client.
 //!
-//! Invariant: no protocol in here, only bytes; and each wait has a deadline, save the relay's.
+//! Invariant: no protocol in here, only bytes; and each wait has a deadline.
 
+mod deadline;
 mod dial;
+mod eyeballs;
 mod http;
 mod listen;
+mod lookup;
 mod pinned;
 mod relay;
+mod route;
+mod standstill;
 mod stream;
 mod tls;
+mod tunnel;
 mod watch;
 
-pub use dial::{DialError, dial, start_tls};
+pub use deadline::{Deadline, Late};
+pub use dial::{DialError, HANDSHAKE, dial, start_tls};
 pub use http::{HttpClient, HttpLimits, http_client, http_client_within};
 pub use listen::bind;
 pub use relay::{Relayed, relay};
+pub use route::Route;
+pub use standstill::Standstill;
 pub use stream::Stream;
 pub use tls::{ClientTls, ServerTls, TlsError};
 pub use watch::{CertificateFault, Presented, Seen};

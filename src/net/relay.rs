@@ -10,19 +10,13 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep};
 
-use super::Stream;
+use super::Standstill;
 
 /// Size of a worker's scratch buffer. Four TLS records (RFC 8446 section 5.1).
 const SCRATCH: usize = 64 * 1024;
-
-/// How long a session of which one side is closed may go on without a byte. Long enough for a slow answer to
-/// a client that has closed its half; short enough for a peer that has vanished.
-const HALF_CLOSED: Duration = Duration::from_secs(600);
 
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH]);
@@ -39,26 +33,28 @@ pub struct Relayed {
     pub end: io::Result<()>,
 }
 
-/// Relays until both sides are closed or one fails.
-pub async fn relay(mut client: Stream, mut upstream: Stream) -> Relayed {
+/// Relays until both sides are closed, one fails, or nothing has moved for too long.
+pub async fn relay<C, U>(mut client: C, mut upstream: U) -> Relayed
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    U: AsyncRead + AsyncWrite + Unpin,
+{
     let (mut up, mut down) = (Pipe::default(), Pipe::default());
-    let mut half_closed: Option<Pin<Box<Sleep>>> = None;
+    let (mut standstill, mut seen) = (Standstill::watch(), (0, false));
     let end = poll_fn(|cx| {
-        let before = up.moved + down.moved;
         let upwards = up.poll(cx, Pin::new(&mut client), Pin::new(&mut upstream))?;
         let downwards = down.poll(cx, Pin::new(&mut upstream), Pin::new(&mut client))?;
         if upwards.is_ready() && downwards.is_ready() {
             return Poll::Ready(Ok(()));
         }
-        if upwards.is_pending() && downwards.is_pending() {
-            return Poll::Pending;
+        let half_closed = upwards.is_ready() || downwards.is_ready();
+        let now = (up.moved + down.moved, half_closed);
+        if now != seen {
+            seen = now;
+            standstill.moved();
         }
-        let limit = half_closed.get_or_insert_with(|| Box::pin(sleep(HALF_CLOSED)));
-        if up.moved + down.moved > before {
-            limit.as_mut().reset(Instant::now() + HALF_CLOSED);
-        }
-        ready!(limit.as_mut().poll(cx));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+        let error = ready!(standstill.poll(cx, half_closed));
+        Poll::Ready(Err(error))
     })
     .await;
     Relayed { up: up.moved, down: down.moved, end }
@@ -91,8 +87,8 @@ impl Pipe {
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        mut source: Pin<&mut Stream>,
-        mut sink: Pin<&mut Stream>,
+        mut source: Pin<&mut impl AsyncRead>,
+        mut sink: Pin<&mut impl AsyncWrite>,
     ) -> Poll<io::Result<()>> {
         loop {
             ready!(self.poll_write_pending(cx, sink.as_mut()))?;
@@ -120,8 +116,8 @@ impl Pipe {
     fn poll_move(
         &mut self,
         cx: &mut Context<'_>,
-        source: Pin<&mut Stream>,
-        mut sink: Pin<&mut Stream>,
+        source: Pin<&mut impl AsyncRead>,
+        mut sink: Pin<&mut impl AsyncWrite>,
     ) -> Poll<io::Result<()>> {
         BUFFER.with_borrow_mut(|buffer| {
             let mut read = ReadBuf::new(buffer);
@@ -147,7 +143,7 @@ impl Pipe {
     fn poll_write_pending(
         &mut self,
         cx: &mut Context<'_>,
-        mut sink: Pin<&mut Stream>,
+        mut sink: Pin<&mut impl AsyncWrite>,
     ) -> Poll<io::Result<()>> {
         while let Some(rest) = self.pending.get(self.written..).filter(|rest| !rest.is_empty()) {
             match ready!(sink.as_mut().poll_write(cx, rest))? {
@@ -162,5 +158,58 @@ impl Pipe {
             self.written = 0;
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::task::JoinHandle;
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn session() -> (DuplexStream, DuplexStream, JoinHandle<Relayed>) {
+        let ((client, near), (far, upstream)) = (duplex(100), duplex(100));
+        (client, upstream, tokio::spawn(relay(near, far)))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn idle_clients_stay_and_what_is_dead_ends_with_its_reason() {
+        let (mut client, mut upstream, relay) = session();
+        let mut octets = [0; 6];
+        // RFC 2177: an IDLE is renewed every 29 minutes, for a day.
+        for _ in 0..50 {
+            sleep(29 * MINUTE).await;
+            client.write_all(b"DONE\r\n").await.unwrap();
+            upstream.read_exact(&mut octets).await.unwrap();
+        }
+        sleep(119 * MINUTE).await;
+        upstream.write_all(b"* BYE\n").await.unwrap();
+        client.read_exact(&mut octets).await.unwrap();
+        let moved = Instant::now();
+        let relayed = relay.await.unwrap();
+        assert_eq!(moved.elapsed().as_secs(), 120 * 60);
+        assert_eq!((relayed.up, relayed.down), (300, 6));
+        assert_eq!(relayed.end.unwrap_err().to_string(), "not one octet for 7200 s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_that_is_half_over_has_ten_minutes() {
+        let (mut client, mut upstream, relay) = session();
+        sleep(100 * MINUTE).await;
+        client.shutdown().await.unwrap();
+        let closed = Instant::now();
+        for _ in 0..3 {
+            sleep(9 * MINUTE).await;
+            upstream.write_all(b"more").await.unwrap();
+        }
+        let relayed = relay.await.unwrap();
+        assert_eq!(closed.elapsed().as_secs(), 37 * 60);
+        assert_eq!(relayed.end.unwrap_err().to_string(), "not one octet for 600 s");
     }
 }

@@ -18,7 +18,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::Stream;
 use super::dial::tune;
-use crate::config::CertificateFiles;
+use crate::config::{CertificateFiles, SecretError};
 use crate::private_file::{self, PrivateFileError};
 
 /// Name of the self-made certificate in the state folder, for people to import into their clients.
@@ -45,6 +45,9 @@ pub enum TlsError {
         "{0}\nhint: install the system's root certificates (package ca-certificates), or set ca_file"
     )]
     NoRoots(String),
+    /// The password of the proxy.
+    #[error("proxy: {0}\nhint: look at proxy in the configuration")]
+    Proxy(#[from] SecretError),
     /// Anything else.
     #[error("TLS can't be set up: {0}")]
     Config(String),
@@ -95,10 +98,14 @@ impl ClientTls {
     }
 
     pub(super) async fn connect(&self, stream: Stream, host: &str) -> io::Result<Stream> {
-        let stream = plain(stream)?;
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-        let stream = TlsConnector::from(Arc::clone(&self.0)).connect(name, stream).await?;
-        Ok(Stream::Tls(Box::new(stream.into())))
+        let tls = TlsConnector::from(Arc::clone(&self.0));
+        Ok(match stream {
+            Stream::Plain(stream) => Stream::Tls(Box::new(tls.connect(name, stream).await?.into())),
+            // In the tunnel of a proxy that is itself spoken to by TLS.
+            Stream::Tls(outer) => Stream::Tunnelled(Box::new(tls.connect(name, outer).await?)),
+            Stream::Tunnelled(_) => return Err(tls_inside_tls()),
+        })
     }
 }
 
@@ -164,8 +171,12 @@ impl Stream {
 fn plain(stream: Stream) -> io::Result<TcpStream> {
     match stream {
         Stream::Plain(stream) => Ok(stream),
-        Stream::Tls(_) => Err(io::Error::other("TLS inside TLS")),
+        Stream::Tls(_) | Stream::Tunnelled(_) => Err(tls_inside_tls()),
     }
+}
+
+fn tls_inside_tls() -> io::Error {
+    io::Error::other("TLS inside TLS")
 }
 
 pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

@@ -28,4 +28,4 @@ pub use smtp::{
     ReceiverRules, ReceiverStep, Recipient, Reply, Submission, SubmissionStep, Submitted, Verdict,
     Watch, is_status, session_refusal, spool_keywords,
 };
-pub use upstream::{Goal, Rejection, Step as UpstreamStep, Upstream, Welcome};
+pub use upstream::{Goal, Phase, Rejection, Step as UpstreamStep, Upstream, Welcome};

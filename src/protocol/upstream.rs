@@ -21,6 +21,9 @@ use crate::vocabulary::{Protocol, TlsMode};
 /// bound a broken server could keep a login busy until its deadline.
 const MAX_LINES: u32 = 200;
 
+/// Octets that an upstream may send in these lines. Exchange sends less than two thousand.
+const MAX_OCTETS: usize = 64 * 1024;
+
 /// Longest text of an upstream that goes into a refusal or the log.
 pub(super) const MAX_SAID: usize = 240;
 
@@ -37,6 +40,19 @@ pub enum Step {
     Ready(Welcome),
     /// It will not be.
     Failed(Rejection),
+}
+
+/// Where on the way to its goal an Upstream is; it never goes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// The greeting is awaited.
+    Greeting,
+    /// An answer to what is said in plain text, up to that to STARTTLS.
+    StartTls,
+    /// An answer to what is said behind TLS, without a token.
+    Command,
+    /// An answer to the token, and what follows it.
+    Login,
 }
 
 /// What the connection is for.
@@ -122,6 +138,9 @@ pub struct Upstream {
     dialect: Box<dyn Dialect>,
     input: Input,
     lines: u32,
+    octets: usize,
+    encrypted: bool,
+    phase: Phase,
     next: Option<Action>,
 }
 
@@ -136,7 +155,13 @@ impl Upstream {
             Protocol::Pop3 => Box::new(Pop3Upstream::new(encrypted, goal)),
             Protocol::Smtp => Box::new(SmtpUpstream::new(encrypted, goal, host)),
         };
-        Self { dialect, input: Input::default(), lines: 0, next: None }
+        let input = Input::default();
+        Self { dialect, input, lines: 0, octets: 0, encrypted, phase: Phase::Greeting, next: None }
+    }
+
+    /// What is awaited of the upstream.
+    pub fn phase(&self) -> Phase {
+        self.phase
     }
 
     /// Takes what the upstream sent.
@@ -158,9 +183,14 @@ impl Upstream {
             match action {
                 Action::Wait => {}
                 Action::Send(line) => {
+                    let phase = if self.encrypted { Phase::Command } else { Phase::StartTls };
+                    self.phase = self.phase.max(phase);
                     return Step::Write(Secret::new(format!("{line}\r\n").into_bytes()));
                 }
-                Action::SendToken(line) => return Step::Write(line),
+                Action::SendToken(line) => {
+                    self.phase = Phase::Login;
+                    return Step::Write(line);
+                }
                 Action::StartTls if !self.input.is_empty() => {
                     return Step::Failed(broken("plain text behind its answer to STARTTLS"));
                 }
@@ -173,14 +203,16 @@ impl Upstream {
 
     fn take_line(&mut self, line: &[u8]) -> Action {
         self.lines += 1;
-        if self.lines > MAX_LINES {
-            return Action::Reject(broken("too many lines before the login"));
+        self.octets += line.len();
+        if self.lines > MAX_LINES || self.octets > MAX_OCTETS {
+            return Action::Reject(broken("it has sent too many lines before the login"));
         }
         self.dialect.line(&String::from_utf8_lossy(line))
     }
 
     /// The connection is TLS now.
     pub fn tls_started(&mut self) {
+        self.encrypted = true;
         self.next = Some(self.dialect.tls_started());
     }
 

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use crate::cli::ui;
 use crate::config::Endpoint;
-use crate::net::{ClientTls, Stream, start_tls};
+use crate::net::{ClientTls, Deadline, HANDSHAKE, Stream, start_tls};
 use crate::protocol::Reply;
 use crate::secret::Secret;
 use crate::vocabulary::TlsMode;
@@ -104,7 +104,7 @@ impl Device {
         let tls = ClientTls::pinned(certificate)?;
         let (host, port) = (address.ip().to_string(), address.port());
         let endpoint = Endpoint { host, port, tls: TlsMode::Implicit };
-        let stream = start_tls(self.stream, &endpoint, &tls).await?;
+        let stream = start_tls(self.stream, &endpoint, &tls, Deadline::within(HANDSHAKE)).await?;
         Ok(Self { stream, unread: Vec::new() })
     }
 

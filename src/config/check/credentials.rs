@@ -117,7 +117,7 @@ impl Checker<'_> {
         Ok(ClientCertificate { files, passphrase: passphrase.transpose()?, algorithm })
     }
 
-    fn secret(
+    pub(super) fn secret(
         &self,
         key: &str,
         written: Spanned<raw::SecretSource>,

@@ -6,6 +6,7 @@ mod accounts;
 mod credentials;
 mod listeners;
 mod providers;
+mod proxy;
 mod submission;
 
 use std::collections::BTreeMap;
@@ -17,7 +18,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::error::{ConfigError, line_at};
-use super::{App, Config, Credential, Provider, raw};
+use super::{App, Config, Credential, Provider, Proxy, raw};
 
 /// What listeners and apps lead to if they don't say.
 pub const DEFAULT_PROVIDER: &str = "microsoft365";
@@ -43,12 +44,14 @@ pub(super) fn check(file: &Path, text: &str, secrets: Secrets) -> Result<Config,
             "leave the key out; the store is then in state_dir",
         ));
     }
-    let providers = checker.providers(raw.provider)?;
+    let proxy = checker.proxy(raw.proxy)?;
+    let providers = checker.providers(raw.provider, &proxy)?;
     let listeners = checker.listeners(raw.listener, &providers)?;
     let apps = checker.apps(raw.app, &providers)?;
     let accounts = checker.accounts(raw.account, &apps)?;
     let credentials = apps.values().filter_map(|app| app.credential.as_ref());
-    let secret_variables = credentials.filter_map(Credential::variable).map(str::to_owned);
+    let secret_variables = credentials.filter_map(Credential::variable).chain(proxy.variable());
+    let secret_variables = secret_variables.map(str::to_owned);
     let mut config = Config {
         secret_variables: secret_variables.collect(),
         file: file.to_owned(),
@@ -59,6 +62,7 @@ pub(super) fn check(file: &Path, text: &str, secrets: Secrets) -> Result<Config,
         devices: Vec::new(),
         spool: checker.spool(raw.spool)?,
         on_attention: checker.command(raw.on_attention)?,
+        proxy,
     };
     config.devices = checker.devices(raw.device, &config)?;
     Ok(config)
@@ -68,7 +72,7 @@ pub(super) type Providers = BTreeMap<String, Arc<Provider>>;
 /// The providers that need no table of their own.
 pub(super) fn built_in() -> Result<Providers, ConfigError> {
     let checker = Checker { file: Path::new(""), text: "", secrets: Secrets::Leave };
-    checker.providers(BTreeMap::new())
+    checker.providers(BTreeMap::new(), &Proxy::System)
 }
 
 type Apps = BTreeMap<String, Arc<App>>;

@@ -148,6 +148,8 @@ fn rejection(line: &str) -> Rejection {
     let code = between(line, "[", "]").unwrap_or_default().to_ascii_uppercase();
     match code.split(' ').next().unwrap_or_default() {
         "UNAVAILABLE" | "INUSE" | "LIMIT" | "SERVERBUG" => busy(line),
+        // RFC 2221: the mailbox is elsewhere. gatepost shows a token to nobody but whom the configuration names.
+        "REFERRAL" => not_permitted(line),
         "AUTHORIZATIONFAILED" | "NOPERM" | "CONTACTADMIN" | "CANNOT" | "PRIVACYREQUIRED" => {
             not_permitted(line)
         }
