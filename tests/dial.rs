@@ -188,7 +188,7 @@ async fn each_phase_has_its_deadline_and_is_named() {
 const FLOODS: &[(Protocol, &str, &str, &str)] = &[
     (Protocol::Imap, "untagged responses", "* OK hi\r\n", "too many lines"),
     (Protocol::Imap, "capabilities", "* OK hi\r\n* CAPABILITY IMAP4rev1 X\r\n", "too many lines"),
-    (Protocol::Imap, "continuations", "* OK hi\r\n+ e30=\r\n+ e30=\r\n", "not an IMAP"),
+    (Protocol::Imap, "continuations", "* OK hi\r\n+ e30=\r\n+ e30=\r\n", "too many lines"),
     (Protocol::Imap, "one line", "* OK hi", "endless line"),
     (Protocol::Imap, "NULs", "\0\0\0\0", "endless line"),
     (Protocol::Imap, "NULs in lines", "* OK \0\r\n", "too many lines"),
@@ -280,8 +280,8 @@ const TRICKS: &[(Protocol, Trick, &str)] = &[
     ),
     (
         Protocol::Imap,
-        Trick::Plain(&["* OK [REFERRAL imap://evil.example/] hi\r\n", "* OK\r\n* BYE\r\n"]),
-        "BYE",
+        Trick::Plain(&["* OK [REFERRAL imap://evil.example/] hi\r\n", "* OK\r\ng1 NO\r\n"]),
+        "refuses STARTTLS",
     ),
     (
         Protocol::Imap,
@@ -350,7 +350,7 @@ async fn without_tls_no_token_leaves() {
             assert!(said.contains(told), "{said}");
             sleep(Duration::from_millis(50)).await;
             let heard = fake.heard();
-            assert!(!heard.is_empty() && !heard.contains(TOKEN), "{heard:?}");
+            assert!(!heard.contains(TOKEN), "{heard:?}");
             assert_eq!(fake.accepted(), 1);
         };
         cells.run(format!("{protocol} {trick:?}"), case).await;
