@@ -20,9 +20,9 @@ pub struct Route(Arc<Rule>);
 enum Rule {
     Direct,
     /// HTTPS_PROXY, ALL_PROXY and NO_PROXY, or the settings of Windows and macOS.
-    System(Matcher),
+    System(Box<Matcher>),
     /// The configuration's, but for what NO_PROXY names.
-    Given(Matcher, reqwest::Proxy),
+    Given(Box<Matcher>, Box<reqwest::Proxy>),
 }
 
 /// A proxy on the way to a server.
@@ -40,7 +40,7 @@ impl Route {
     pub fn new(proxy: &Proxy) -> Result<Self, SecretError> {
         let rule = match proxy {
             Proxy::Never => Rule::Direct,
-            Proxy::System => Rule::System(Matcher::from_system()),
+            Proxy::System => Rule::System(Box::new(Matcher::from_system())),
             Proxy::At(server) => {
                 let mut url = server.url.clone();
                 if let Some((user, password)) = &server.user {
@@ -52,7 +52,8 @@ impl Route {
                 let matcher = Matcher::builder().all(url.as_str()).no(no.unwrap_or_default());
                 match reqwest::Proxy::all(url) {
                     Ok(proxy) => {
-                        Rule::Given(matcher.build(), proxy.no_proxy(reqwest::NoProxy::from_env()))
+                        let proxy = proxy.no_proxy(reqwest::NoProxy::from_env());
+                        Rule::Given(Box::new(matcher.build()), Box::new(proxy))
                     }
                     Err(_) => Rule::Direct,
                 }
@@ -106,7 +107,7 @@ impl Route {
         match &*self.0 {
             Rule::Direct => client.no_proxy(),
             Rule::System(_) => client,
-            Rule::Given(_, proxy) => client.proxy(proxy.clone()),
+            Rule::Given(_, proxy) => client.proxy(reqwest::Proxy::clone(proxy)),
         }
     }
 }
