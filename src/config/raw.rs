@@ -17,6 +17,7 @@ use crate::vocabulary::{BareLf, Delivery, Protocol, TlsMode, Way};
 pub(super) struct Raw {
     pub(super) state_dir: Option<PathBuf>,
     pub(super) on_attention: Option<Spanned<Vec<String>>>,
+    pub(super) confine: Option<bool>,
     #[serde(default)]
     pub(super) store: Store,
     #[serde(default)]
@@ -37,7 +38,14 @@ pub(super) struct Raw {
 #[serde(deny_unknown_fields)]
 pub(super) struct Store {
     pub(super) url: Option<Spanned<String>>,
-    pub(super) key: Option<KeyFile>,
+    pub(super) key: Option<Spanned<StoreKey>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "{ file = \"PATH\" } or { credential = \"NAME\" }")]
+pub(super) struct StoreKey {
+    pub(super) file: Option<PathBuf>,
+    pub(super) credential: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -96,10 +104,14 @@ pub(super) struct App {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields, expecting = "{ env = \"NAME\" } or { file = \"PATH\" }")]
+#[serde(
+    deny_unknown_fields,
+    expecting = "{ env = \"NAME\" }, { file = \"PATH\" } or { credential = \"NAME\" }"
+)]
 pub(super) struct SecretSource {
     pub(super) env: Option<String>,
     pub(super) file: Option<PathBuf>,
+    pub(super) credential: Option<String>,
 }
 
 #[derive(Deserialize)]

@@ -13,7 +13,7 @@ mod watch;
 
 pub use dial::{DialError, dial, start_tls};
 pub use http::{HttpClient, HttpLimits, http_client, http_client_within};
-pub use listen::bind;
+pub use listen::{bind, inherit, unclaimed};
 pub use relay::{Relayed, relay};
 pub use stream::Stream;
 pub use tls::{ClientTls, ServerTls, TlsError};
