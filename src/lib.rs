@@ -26,7 +26,7 @@
 //! | 3 | [`access`], [`oauth`], [`pace`], [`sessions`] |
 //! | 2 | [`store`], [`net`], [`entra`] |
 //! | 1 | [`config`], [`protocol`] |
-//! | 0 | [`secret`], [`vocabulary`], [`clock`], [`backoff`], [`private_file`], [`attention`], [`explain`] |
+//! | 0 | [`secret`], [`vocabulary`], [`clock`], [`backoff`], [`private_file`], [`confine`], [`supervisor`], [`attention`], [`explain`] |
 //!
 //! [`emulator`] is a crate of its own, which knows none of them.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
@@ -38,6 +38,7 @@ pub mod backoff;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod confine;
 pub mod connection;
 pub mod direct;
 pub mod doctor;
@@ -53,6 +54,7 @@ pub mod secret;
 pub mod sessions;
 pub mod signin;
 pub mod store;
+pub mod supervisor;
 pub mod upstream;
 pub mod vocabulary;
 

@@ -28,6 +28,7 @@ fn every_example_loads() {
         "docs/devices.md",
         "docs/entra.md",
         "docs/from-mapi.md",
+        "docs/operations.md",
     ] {
         for block in blocks(&read(document), "toml") {
             fs::write(&file, &block).unwrap();
@@ -59,7 +60,7 @@ fn every_key_is_described() {
         let heading = ["listener", "app", "account", "device", "spool", "provider", "store"]
             .contains(&key)
             && reference.contains(&format!("[{key}"));
-        let nested = ["env", "file"].contains(&key) && reference.contains(&format!("{{ {key} ="));
+        let nested = ["env", "file", "credential"].contains(&key) && reference.contains(&format!("{{ {key} ="));
         let named = reference.contains(&format!("`{key}`"));
         assert!(heading || nested || named, "docs/configuration.md does not describe {key}");
         described += 1;

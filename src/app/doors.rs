@@ -17,6 +17,7 @@ use crate::access::Access;
 use crate::config::{Config, Listener};
 use crate::connection::{Door, serve};
 use crate::net::{ServerTls, bind};
+use crate::supervisor::Vital;
 use crate::vocabulary::{Protocol, TlsMode};
 
 /// Pause after a failure to accept, which is a lack of file descriptors or memory.
@@ -32,6 +33,7 @@ pub(super) async fn accept(
     tracker: TaskTracker,
     ids: Arc<AtomicU64>,
 ) {
+    let _vital = Vital::begin();
     loop {
         match socket.accept().await {
             Ok((stream, peer)) => {

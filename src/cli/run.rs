@@ -4,10 +4,17 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use tracing::{info, warn};
+
 use super::{UsageError, logs, ui};
 use crate::app::App;
+use crate::attention::helper;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::confine::{Confinement, Reach, confine};
+use crate::net::{inherit, unclaimed};
+use crate::private_file;
+use crate::supervisor;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -16,20 +23,52 @@ pub(super) struct Args {
     log_format: logs::LogFormat,
 }
 
-pub(super) async fn run(file: &Path, args: Args) -> Result<()> {
+/// What comes before the runtime: the log, the configuration, what the service manager has passed, the confinement.
+pub(super) fn prepare(file: &Path, args: &Args) -> Result<Config> {
     logs::start(args.log_format);
+    inherit()?;
     let config = Config::load(file)?;
     if config.listeners.is_empty() {
         let hint = format!("add a [[listener]] to {}", file.display());
         return Err(UsageError::new("there is nothing to listen on", hint).into());
     }
+    if config.confine {
+        confine_to(&config)?;
+    } else {
+        warn!("not confined: the configuration has confine = false");
+    }
+    Ok(config)
+}
+
+fn confine_to(config: &Config) -> Result<()> {
+    private_file::ensure_own_folder(&config.state_dir)?;
+    let mut reach = Reach { files: config.files().to_vec(), state: vec![config.state_dir.clone()] };
+    // A sealing key that is yet to be made.
+    let new_key = config.key_file.as_ref().filter(|file| !file.exists());
+    reach.state.extend(new_key.and_then(|file| file.parent()).map(Path::to_owned));
+    if !config.on_attention.is_empty() {
+        let started = helper::start(&config.on_attention, &config.secret_variables());
+        started.context("the helper that runs on_attention can't be started")?;
+    }
+    let Confinement { files, calls } = confine(&reach);
+    info!(%files, %calls, "confined");
+    Ok(())
+}
+
+pub(super) async fn run(config: Config) -> Result<()> {
     let mut stop = StopSignal::new()?;
     let app = App::start(config, Clock::system()).await?;
     let listening = app.listening().iter();
     let listening: Vec<_> = listening.map(|(what, at)| format!("{what} on {at}")).collect();
+    for address in unclaimed() {
+        warn!(%address, "the service manager listens there, but no [[listener]] does: clients wait for ever");
+    }
     ui::say(&format!("gatepost is ready: {}", listening.join(", ")));
+    supervisor::ready(&listening.join(", "));
+    tokio::spawn(supervisor::keep_watchdog());
     stop.received().await;
     ui::say("gatepost is stopping");
+    supervisor::stopping();
     app.stop().await;
     Ok(())
 }

@@ -37,6 +37,7 @@ pub use redirect::RedirectUri;
 pub use submission::{Device, Limits, SenderRule, SpoolSettings};
 
 use crate::clock::Timestamp;
+use crate::confine;
 use crate::vocabulary::{BareLf, Delivery, Protocol, Resource, TlsMode, Way};
 
 /// A checked configuration.
@@ -60,8 +61,12 @@ pub struct Config {
     pub on_attention: Vec<String>,
     /// By which proxy the providers are reached.
     pub proxy: Proxy,
+    /// Whether the running process is confined.
+    pub confine: bool,
     /// Also of apps that no account has.
     secret_variables: Vec<String>,
+    /// Also of those.
+    files: Vec<PathBuf>,
 }
 
 /// A `[[listener]]`.
@@ -333,7 +338,14 @@ impl Account {
 impl Config {
     /// Reads and checks a file.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
-        check::check(file, &read(file)?, Secrets::Read)
+        let config = check::check(file, &read(file)?, Secrets::Read)?;
+        match config.files.iter().find(|path| confine::forbids(path)) {
+            None => Ok(config),
+            Some(path) => {
+                let problem = format!("{}: {}", path.display(), confine::OUTSIDE);
+                Err(ConfigError::new(file, None, "", problem, "restart gatepost"))
+            }
+        }
     }
 
     /// The same but for the client secrets, for what asks for no token: whoever adds a password need not have
@@ -350,6 +362,11 @@ impl Config {
     /// Variables of the environment that hold a secret.
     pub fn secret_variables(&self) -> Vec<String> {
         self.secret_variables.clone()
+    }
+
+    /// The files that it is read from, and those that it names.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
     }
 
     /// The providers that can be named without a table of their own, by name.

@@ -2,6 +2,8 @@
 //!
 //! Invariant: the password of a proxy is not in its URL: the configuration knows where it is, as with any secret.
 
+use std::path::PathBuf;
+
 use url::Url;
 
 use super::SecretSource;
@@ -35,5 +37,11 @@ impl Proxy {
             Some((_, SecretSource::Env(name))) => Some(name),
             _ => None,
         }
+    }
+
+    /// The file that its password is in.
+    pub(super) fn file(&self) -> Option<PathBuf> {
+        let Self::At(server) = self else { return None };
+        server.user.as_ref().and_then(|(_, password)| password.file())
     }
 }

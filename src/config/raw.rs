@@ -18,6 +18,7 @@ pub(super) struct Raw {
     pub(super) state_dir: Option<PathBuf>,
     pub(super) on_attention: Option<Spanned<Vec<String>>>,
     pub(super) proxy: Option<Spanned<Proxy>>,
+    pub(super) confine: Option<bool>,
     #[serde(default)]
     pub(super) store: Store,
     #[serde(default)]
@@ -56,7 +57,14 @@ pub(super) struct ProxyServer {
 #[serde(deny_unknown_fields)]
 pub(super) struct Store {
     pub(super) url: Option<Spanned<String>>,
-    pub(super) key: Option<KeyFile>,
+    pub(super) key: Option<Spanned<StoreKey>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "{ file = \"PATH\" } or { credential = \"NAME\" }")]
+pub(super) struct StoreKey {
+    pub(super) file: Option<PathBuf>,
+    pub(super) credential: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -115,10 +123,14 @@ pub(super) struct App {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields, expecting = "{ env = \"NAME\" } or { file = \"PATH\" }")]
+#[serde(
+    deny_unknown_fields,
+    expecting = "{ env = \"NAME\" }, { file = \"PATH\" } or { credential = \"NAME\" }"
+)]
 pub(super) struct SecretSource {
     pub(super) env: Option<String>,
     pub(super) file: Option<PathBuf>,
+    pub(super) credential: Option<String>,
 }
 
 #[derive(Deserialize)]

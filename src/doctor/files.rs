@@ -87,12 +87,12 @@ pub(super) async fn store(config: &Config, findings: &mut Vec<Finding>) -> Optio
         }
         Err(error) => {
             let code = match &error {
-                StoreError::File(PrivateFileError::Exposed { .. }) => Code::Permissions,
                 StoreError::File(PrivateFileError::Io { source, .. })
-                    if source.kind() == std::io::ErrorKind::PermissionDenied =>
+                    if source.kind() != std::io::ErrorKind::PermissionDenied =>
                 {
-                    Code::Permissions
+                    Code::Store
                 }
+                StoreError::File(_) => Code::Permissions,
                 _ => Code::Store,
             };
             let (what, remedy) = with_hint(&error.to_string());
@@ -148,11 +148,12 @@ fn secret_files(credential: &Credential) -> Vec<&PathBuf> {
             let passphrase = certificate.passphrase.as_ref().filter(|source| of_source(source));
             let passphrase = passphrase.and_then(|source| match source {
                 SecretSource::File(path) => Some(path),
-                SecretSource::Env(_) => None,
+                SecretSource::Env(_) | SecretSource::Credential(_) => None,
             });
             std::iter::once(key).chain(passphrase).collect()
         }
-        Credential::Secret(SecretSource::Env(_)) | Credential::FederatedToken(_) => Vec::new(),
+        Credential::Secret(SecretSource::Env(_) | SecretSource::Credential(_))
+        | Credential::FederatedToken(_) => Vec::new(),
     }
 }
 

@@ -20,7 +20,7 @@ mod watch;
 pub use deadline::{Deadline, Late};
 pub use dial::{DialError, HANDSHAKE, dial, start_tls};
 pub use http::{HttpClient, HttpLimits, http_client, http_client_within};
-pub use listen::bind;
+pub use listen::{bind, inherit, unclaimed};
 pub use relay::{Relayed, relay};
 pub use route::Route;
 pub use standstill::Standstill;

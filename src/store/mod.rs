@@ -32,6 +32,8 @@ use seal::Seal;
 
 /// Name of the store in the state folder.
 const FILE: &str = "gatepost.db";
+/// How the other names in the state folder begin: the certificate for clients, what running proxies show.
+const PLANTED: [&str; 2] = ["listener.", "run-"];
 /// Name of the sealing key in the state folder, unless the configuration names another.
 const KEY: &str = "gatepost.key";
 
@@ -124,22 +126,28 @@ pub struct Store {
 impl Store {
     /// Opens the store, and makes it and its key the first time.
     pub async fn open(state_dir: &Path, key_file: Option<&Path>) -> Result<Self, StoreError> {
-        private_file::ensure_folder(state_dir)?;
+        private_file::ensure_own_folder(state_dir)?;
+        private_file::refuse_planted(state_dir, &PLANTED)?;
         // SQLite waits for nobody while it makes a write-ahead log: of those that come at once to a new store, one
         // would hear that it is locked. Where nothing can be locked, that is all that is lost.
         let _turn = turns::turn_to_open(state_dir).await;
-        let seal = Seal::open(&key_file.map_or_else(|| state_dir.join(KEY), Path::to_owned))?;
+        let seal = match key_file {
+            Some(file) => Seal::open_named(file)?,
+            None => Seal::open(&state_dir.join(KEY))?,
+        };
         let path = state_dir.join(FILE);
         if !path.exists() {
             // SQLite gives its side files the mode of this one.
             private_file::create(&path, b"")?;
         }
-        private_file::check(&path)?;
+        check_files(&path)?;
         let options = SqliteConnectOptions::new()
             .filename(&path)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(BUSY);
+            .busy_timeout(BUSY)
+            // Nothing of it outside of the state folder, where a confined process may not write.
+            .pragma("temp_store", "memory");
         let pool = one_connection().connect_with(options).await;
         let pool = pool.map_err(|source| StoreError::Database { path: path.clone(), source })?;
         let store = Self { pool, path, seal };
@@ -204,6 +212,19 @@ impl Store {
     fn failed(&self, source: sqlx::Error) -> StoreError {
         StoreError::Database { path: self.path.clone(), source }
     }
+}
+
+/// The file and those that SQLite keeps beside it: it follows links, and opens what is there.
+fn check_files(path: &Path) -> Result<(), PrivateFileError> {
+    private_file::check(path)?;
+    for side in ["gatepost.db-wal", "gatepost.db-shm", "gatepost.db-journal"] {
+        match private_file::check(&path.with_file_name(side)) {
+            Err(PrivateFileError::Io { source, .. })
+                if source.kind() == std::io::ErrorKind::NotFound => {}
+            checked => checked?,
+        }
+    }
+    Ok(())
 }
 
 /// One connection: SQLite has one writer anyway, and `version` must be asked on the same one. It is never

@@ -5,7 +5,7 @@
 //!
 //! Invariant: a turn ends with its holder, also when that is killed: it is a lock of the operating system's.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -66,9 +66,9 @@ async fn take(path: PathBuf) -> Result<Option<Turn>, StoreError> {
 
 fn open(path: &Path) -> io::Result<File> {
     if let Some(folder) = path.parent() {
-        private_file::ensure_folder(folder).map_err(io::Error::other)?;
+        private_file::ensure_own_folder(folder)?;
     }
-    OpenOptions::new().create(true).truncate(false).write(true).open(path)
+    private_file::open_shared(path)
 }
 
 #[cfg(test)]

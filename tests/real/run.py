@@ -11,7 +11,7 @@ import re
 import sys
 from pathlib import Path
 
-from bench import direct, leaks, parts, passing, refusing, spooling
+from bench import direct, leaks, parts, passing, refusing, service, spooling
 from bench.clients import CLIENTS, visit
 from bench.gatepost import ACCOUNTS, SYNC, Gatepost
 from bench.processes import Ground
@@ -37,6 +37,7 @@ def main():
 def test_servers(servers, binary, results):
     results.run_all(direct.tests(servers), THREADS)
     if binary:
+        results.run_all(service.tests(servers.ground, binary.resolve()), THREADS)
         test_sign_ins(suite.Bench(servers, binary.resolve()), results)
         test_gatepost(Gatepost(binary.resolve(), servers), results)
 

@@ -50,20 +50,29 @@ pub(super) fn check(file: &Path, text: &str, secrets: Secrets) -> Result<Config,
     let apps = checker.apps(raw.app, &providers)?;
     let accounts = checker.accounts(raw.account, &apps)?;
     let credentials = apps.values().filter_map(|app| app.credential.as_ref());
-    let secret_variables = credentials.filter_map(Credential::variable).chain(proxy.variable());
+    let secret_variables =
+        credentials.clone().filter_map(Credential::variable).chain(proxy.variable());
     let secret_variables = secret_variables.map(str::to_owned);
+    let mut files: Vec<PathBuf> = credentials.flat_map(Credential::files).collect();
+    files.extend(proxy.file());
+    files.extend(providers.values().filter_map(|provider| provider.ca_file.clone()));
+    let certificates = listeners.iter().filter_map(|listener| listener.certificate.as_ref());
+    files.extend(certificates.flat_map(|it| [it.certificate.clone(), it.private_key.clone()]));
     let mut config = Config {
         secret_variables: secret_variables.collect(),
         file: file.to_owned(),
         state_dir: checker.state_dir(raw.state_dir)?,
-        key_file: raw.store.key.map(|key| checker.path(&key.file)),
+        key_file: checker.key_file(raw.store.key)?,
         listeners,
         accounts,
         devices: Vec::new(),
         spool: checker.spool(raw.spool)?,
         on_attention: checker.command(raw.on_attention)?,
         proxy,
+        confine: raw.confine.unwrap_or(true),
+        files,
     };
+    config.files.extend(config.key_file.iter().chain([&config.file]).cloned());
     config.devices = checker.devices(raw.device, &config)?;
     Ok(config)
 }
