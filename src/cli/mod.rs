@@ -3,6 +3,7 @@
 //! Invariant: what a script wants goes to standard output alone, words for people to standard error.
 //! Exit status: 0 done, 1 failed, 2 usage or configuration.
 
+mod certificate;
 mod check;
 mod completions;
 mod demo;
@@ -56,6 +57,8 @@ enum Command {
     Run(run::Args),
     /// Check the configuration without starting
     Check,
+    /// Print the certificate of the listeners, for clients to trust
+    Certificate(certificate::Args),
     /// App passwords: what clients log in with
     #[command(subcommand)]
     Password(password::Command),
@@ -102,6 +105,7 @@ async fn run_command(cli: Cli) -> Result<()> {
         Command::Init(args) => init::init(named, *args).await,
         Command::Run(args) => run::run(&file, args).await,
         Command::Check => check::check(&file),
+        Command::Certificate(args) => certificate::certificate(&file, args),
         Command::Password(command) => password::password(&file, command).await,
         Command::Login(args) => login::login(&file, args).await,
         Command::Logout(args) => logout::logout(&file, args).await,
