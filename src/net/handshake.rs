@@ -24,13 +24,18 @@ pub fn why_no_tls(error: &io::Error) -> &'static str {
 fn why(error: &Error) -> &'static str {
     use PeerIncompatible as Lacks;
     match error {
-        Error::PeerIncompatible(Lacks::Tls12NotOffered | Lacks::Tls12NotOfferedOrEnabled)
+        // Older versions have no such extension, and in TLS 1.2 its absence means SHA-1 (RFC 5246 section 7.4.1.4.1).
+        Error::PeerIncompatible(
+            Lacks::Tls12NotOffered
+            | Lacks::Tls12NotOfferedOrEnabled
+            | Lacks::SignatureAlgorithmsExtensionRequired,
+        )
         | Error::AlertReceived(Alert::ProtocolVersion) => {
-            "the client offers no TLS 1.2; update it, or give it a listener of its own without TLS"
+            "the client offers no TLS 1.2, or one with SHA-1 alone; update it, or give it a listener of its own \
+             without TLS"
         }
-        // Without the extension TLS 1.2 means SHA-1 (RFC 5246 section 7.4.1.4.1).
-        Error::PeerIncompatible(Lacks::SignatureAlgorithmsExtensionRequired) => {
-            "the client offers TLS 1.2 with SHA-1 alone; update it, or give it a listener of its own without TLS"
+        Error::AlertReceived(Alert::InappropriateFallback) => {
+            "the client fell back to TLS 1.2 behind a failure with 1.3: something on the way breaks TLS"
         }
         Error::PeerIncompatible(_)
         | Error::AlertReceived(Alert::HandshakeFailure | Alert::InsufficientSecurity) => {

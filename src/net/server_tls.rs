@@ -5,6 +5,7 @@
 
 use std::fs::{self, Metadata};
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
@@ -12,9 +13,11 @@ use std::time::SystemTime;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{Acceptor, ClientHello};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{Error, InconsistentKeys, ServerConfig};
-use tokio_rustls::TlsAcceptor;
+use rustls::{AlertDescription, Error, InconsistentKeys, PeerIncompatible, ServerConfig};
+use tokio::io::AsyncWriteExt;
+use tokio_rustls::LazyConfigAcceptor;
 use zeroize::Zeroizing;
 
 use super::tls::{config_error, pem_error, plain, provider};
@@ -39,6 +42,7 @@ struct Shared {
 struct Served {
     /// A new one for each certificate, so that no session that is resumed was begun with another one.
     config: Arc<ServerConfig>,
+    key: Arc<CertifiedKey>,
     certificate: Arc<Certificate>,
     read_from: Stamps,
 }
@@ -94,10 +98,16 @@ impl ServerTls {
         Arc::strong_count(&self.0) > 1
     }
 
-    /// The handshake with a client.
+    /// The handshake with a client, with the certificate that is served when it connects.
     pub async fn accept(&self, stream: Stream) -> io::Result<Stream> {
-        let acceptor = TlsAcceptor::from(self.served().config);
-        let stream = acceptor.accept(plain(stream)?).await?;
+        let Served { config, key, .. } = self.served();
+        let mut start = LazyConfigAcceptor::new(Acceptor::default(), plain(stream)?).await?;
+        let refused = refusal(&start.client_hello(), &key);
+        if let Some((alert, error)) = refused {
+            start.io.write_all(&fatal(alert)).await?;
+            return Err(io::Error::other(error));
+        }
+        let stream = start.into_stream(config).await?;
         Ok(Stream::Tls(Box::new(stream.into())))
     }
 
@@ -126,6 +136,32 @@ impl CertificateSource {
         let chain = chain(path, &read_file(path)?)?;
         Certificate::first_of(&chain).ok_or_else(|| pem_error(path, "it is no X.509 certificate"))
     }
+}
+
+/// TLS_FALLBACK_SCSV: the client has failed with a newer version, and tries an older one (RFC 7507 section 4).
+const FALLBACK: u16 = 0x5600;
+
+/// The first and last cipher suites of TLS 1.3 (RFC 8446 appendix B.4).
+const TLS13_SUITES: RangeInclusive<u16> = 0x1301..=0x1305;
+
+/// What rustls would let pass, or refuse behind its ServerHello alone: somebody on the way has talked the client out of
+/// TLS 1.3 (TLS 1.3 has a mark of its own against that, RFC 8446 section 4.1.3, which old clients don't know), or the
+/// client takes no signature that this key can make.
+fn refusal(hello: &ClientHello<'_>, key: &CertifiedKey) -> Option<(AlertDescription, Error)> {
+    let offers =
+        |is: &dyn Fn(u16) -> bool| hello.cipher_suites().iter().any(|suite| is(u16::from(*suite)));
+    if offers(&|suite| suite == FALLBACK) && !offers(&|suite| TLS13_SUITES.contains(&suite)) {
+        let alert = AlertDescription::InappropriateFallback;
+        return Some((alert, Error::AlertReceived(alert)));
+    }
+    let fits = key.key.choose_scheme(hello.signature_schemes()).is_some();
+    let error = PeerIncompatible::NoSignatureSchemesInCommon;
+    (!fits).then(|| (AlertDescription::HandshakeFailure, Error::PeerIncompatible(error)))
+}
+
+/// A fatal alert in a record of its own (RFC 8446 section 6).
+fn fatal(alert: AlertDescription) -> [u8; 7] {
+    [0x15, 3, 3, 0, 2, 2, u8::from(alert)]
 }
 
 /// Both files, if they belong together and nobody has written to them meanwhile: they are two, and are not replaced
@@ -157,13 +193,14 @@ fn read(source: &CertificateSource) -> Result<Served, TlsError> {
     if Stamps::of(&source.files)? != before {
         return Err(TlsError::Changing(certificate.clone()));
     }
-    let config = config(provider, key)?;
-    Ok(Served { config: Arc::new(config), certificate: Arc::new(about), read_from: before })
+    let key = Arc::new(key);
+    let config = Arc::new(config(provider, Arc::clone(&key))?);
+    Ok(Served { config, key, certificate: Arc::new(about), read_from: before })
 }
 
 /// TLS 1.2 and 1.3, as rustls has them: forward secrecy and AEAD alone. Sessions are remembered in memory and not in
 /// tickets, so that no key that lives long opens what was recorded.
-fn config(provider: Arc<CryptoProvider>, key: CertifiedKey) -> Result<ServerConfig, TlsError> {
+fn config(provider: Arc<CryptoProvider>, key: Arc<CertifiedKey>) -> Result<ServerConfig, TlsError> {
     Ok(ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(config_error)?

@@ -16,6 +16,7 @@ dovecot-pop3d           | test -x /usr/lib/dovecot/pop3-login
 dovecot-submissiond     | test -x /usr/lib/dovecot/submission-login
 curl                    | command -v curl
 openssl                 | command -v openssl
+sslscan                 | command -v sslscan
 openssl-provider-legacy | openssl list -providers -provider legacy
 chromium                | test -x /usr/bin/chromium
 chromium-driver         | test -x /usr/bin/chromedriver
