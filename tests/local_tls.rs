@@ -50,6 +50,7 @@ impl Bench {
 
     fn put(&self, name: &str, text: &str) {
         fs::write(self.path(name), text).unwrap();
+        set_mode(&self.path(name), 0o600);
     }
 
     /// As `own.pem` and `own.key`.
@@ -334,10 +335,7 @@ async fn links_that_lead_elsewhere_are_followed() {
     symlink("v2", bench.path("next")).unwrap();
     fs::rename(bench.path("next"), bench.path("data")).unwrap();
     proxy.serves(&made[1]).await;
-    assert_eq!(
-        proxy.lines("\"WARN\"").iter().filter(|line| !line.contains("private key")).count(),
-        0
-    );
+    assert_eq!(proxy.lines("\"WARN\""), Vec::<String>::new());
 }
 
 /// Opening a pipe would wait for its writer without end.
@@ -381,7 +379,6 @@ async fn the_self_made_certificate_has_the_names_that_clients_need() {
     assert!(names_in(&second).contains(&"other.contoso.example".to_owned()));
     assert_eq!(fs::read(bench.path("state/listener.key")).unwrap(), key, "the key stays");
     proxy.logs("another certificate is served now", 2 * TWO_LOOKS).await;
-    assert!(proxy.connect(&trusting).await.is_err());
     let trusting = trust(&second, rustls::ALL_VERSIONS, &[]);
     let name = ServerName::try_from("other.contoso.example").unwrap();
     let stream = TcpStream::connect(proxy.addresses[0]).await.unwrap();
