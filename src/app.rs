@@ -3,6 +3,7 @@
 //! Invariant: nothing listens before everything else is in order, and every task hangs on one tracker and
 //! ends by one token.
 
+mod certificates;
 mod doors;
 mod providers;
 
@@ -24,14 +25,15 @@ use crate::attention::Attention;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, Listener};
 use crate::connection::{Door, Gate};
-use crate::net::ServerTls;
+use crate::net::{CertificateSource, ServerTls};
 use crate::oauth::{Tokens, watch_expiry};
 use crate::outbox::{Outbox, OutboxParts, Spool};
 use crate::pace::{COUNTED, Pace};
 use crate::sessions::Sessions;
 use crate::store::{LiveSessions, SessionBoard, Store};
 use crate::vocabulary::Protocol;
-use doors::{accept, bind_all, refuse_open_door, server_tls};
+use certificates::Certificates;
+use doors::{accept, bind_all, refuse_open_door};
 use providers::Providers;
 
 /// How often the store is asked whether another process has written: a new password or sign-in counts
@@ -106,7 +108,9 @@ impl App {
             cut: cut.clone(),
         });
         let mut app = Self { listening: Vec::new(), store, pace, tracker, stop, cut };
-        app.open_doors(sockets, &gate, &mut providers)?;
+        let certificates = Arc::new(Certificates::default());
+        app.open_doors(sockets, &gate, &mut providers, &certificates)?;
+        app.spawn(certificates.watch(clock.clone()));
         app.watch(gate, clock, attention);
         Ok(app)
     }
@@ -152,13 +156,14 @@ impl App {
         sockets: Vec<(Arc<Listener>, TcpListener)>,
         gate: &Arc<Gate>,
         providers: &mut Providers,
+        certificates: &Certificates,
     ) -> Result<()> {
         let mut doors = Vec::new();
         let ids = Arc::new(AtomicU64::new(1));
         for (listener, socket) in sockets {
             let Listener { protocol, upstream, provider, .. } = &*listener;
             let server = providers.server(*protocol, upstream, provider)?;
-            let tls = server_tls(&gate.config, &listener)?;
+            let tls = certificates.of(&gate.config, &listener)?;
             self.listening.push((listener.protocol, socket.local_addr()?));
             doors.push((Arc::new(Door { listener, server, tls, gate: Arc::clone(gate) }), socket));
         }
@@ -239,7 +244,7 @@ pub fn check_files(config: &Config) -> Result<()> {
     for listener in &config.listeners {
         providers.trust(&listener.provider)?;
         if let Some(files) = &listener.certificate {
-            ServerTls::from_files(files)
+            ServerTls::open(CertificateSource::given(files))
                 .with_context(|| format!("{}, line {}", config.file.display(), listener.line))?;
         }
     }

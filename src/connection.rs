@@ -28,7 +28,7 @@ use tracing::{Instrument, Span, debug, field, info, info_span};
 use crate::access::Access;
 use crate::config::{Account, Config, Device, Listener};
 use crate::direct::{Submission, relay_submission};
-use crate::net::{Relayed, ServerTls, relay};
+use crate::net::{Relayed, ServerTls, relay, why_no_tls};
 use crate::oauth::Tokens;
 use crate::outbox::{Intake, Outbox, Source, Spool, Taken};
 use crate::pace::{Pace, Turn};
@@ -348,10 +348,7 @@ impl fmt::Display for Ending {
             }
             Self::Lost(error) => write!(f, "broken off before a login: {error}"),
             Self::Handshake(error) => {
-                write!(
-                    f,
-                    "no TLS with the client; is it set to plain, or mistrusts the certificate? {error}"
-                )
+                write!(f, "no TLS with the client: {} ({error})", why_no_tls(error))
             }
             Self::Session(Relayed { end: Ok(()), .. }) => f.write_str("session done"),
             Self::Session(Relayed { end: Err(error), .. }) => {

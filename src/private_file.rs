@@ -379,6 +379,20 @@ mod elsewhere {
     }
 }
 
+/// Whether everybody on this machine can read it. Others' files are often their group's too, which says so on purpose.
+#[cfg(unix)]
+pub fn is_open_to_all(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+
+    std::fs::metadata(path).is_ok_and(|about| about.permissions().mode() & 0o007 != 0)
+}
+
+/// Elsewhere the folder's access list decides.
+#[cfg(not(unix))]
+pub fn is_open_to_all(_: &Path) -> bool {
+    false
+}
+
 #[cfg(all(test, unix))]
 mod tests {
     use std::os::unix::fs::PermissionsExt;

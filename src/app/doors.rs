@@ -1,13 +1,12 @@
-//! The clients' side of a running proxy: sockets, certificates, and who may connect at all.
+//! The clients' side of a running proxy: sockets, and who may connect at all.
 //!
 //! Invariant: nobody finds a door open that no password closes.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
@@ -16,9 +15,9 @@ use tracing::{info, warn};
 use crate::access::Access;
 use crate::config::{Config, Listener};
 use crate::connection::{Door, serve};
-use crate::net::{ServerTls, bind};
+use crate::net::bind;
 use crate::supervisor::Vital;
-use crate::vocabulary::{Protocol, TlsMode};
+use crate::vocabulary::Protocol;
 
 /// Pause after a failure to accept, which is a lack of file descriptors or memory.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
@@ -92,20 +91,4 @@ pub(super) fn bind_all(config: &Config) -> Result<Vec<(Arc<Listener>, TcpListene
 fn is_absent(error: &std::io::Error) -> bool {
     matches!(error.kind(), std::io::ErrorKind::AddrNotAvailable | std::io::ErrorKind::Unsupported)
         || error.raw_os_error() == Some(AF_NOT_SUPPORTED)
-}
-
-/// The certificate of a listener, made the first time if it has none of its own.
-pub(super) fn server_tls(config: &Config, listener: &Listener) -> Result<Option<ServerTls>> {
-    if listener.tls == TlsMode::None {
-        return Ok(None);
-    }
-    let tls = match &listener.certificate {
-        Some(files) => ServerTls::from_files(files),
-        None => {
-            let all = config.listeners.iter().flat_map(|listener| &listener.addresses);
-            let addresses: Vec<IpAddr> = all.map(|address| address.address.ip()).collect();
-            ServerTls::self_signed(&config.state_dir, &addresses)
-        }
-    };
-    tls.map(Some).with_context(|| format!("{}, line {}", config.file.display(), listener.line))
 }

@@ -3,6 +3,7 @@
 //! Invariant: what a script wants goes to standard output alone, words for people to standard error.
 //! Exit status: 0 done, 1 failed, 2 usage or configuration.
 
+mod certificate;
 mod check;
 mod completions;
 mod demo;
@@ -58,6 +59,8 @@ enum Command {
     Run(run::Args),
     /// Check the configuration without starting
     Check,
+    /// Print the certificate of the listeners, for clients to trust
+    Certificate(certificate::Args),
     /// App passwords: what clients log in with
     #[command(subcommand)]
     Password(password::Command),
@@ -111,6 +114,7 @@ fn run_command(cli: Cli) -> Result<()> {
             wait_for(run::run(config))
         }
         Command::Check => check::check(file),
+        Command::Certificate(args) => certificate::certificate(file, args),
         Command::Password(command) => wait_for(password::password(file, command)),
         Command::Login(args) => wait_for(login::login(file, args)),
         Command::Logout(args) => wait_for(logout::logout(file, args)),

@@ -84,6 +84,8 @@ pub struct Listener {
     pub upstream: Endpoint,
     /// Certificate chain and private key (PEM), if not self-made.
     pub certificate: Option<CertificateFiles>,
+    /// Names that the self-made certificate has besides, in lower case.
+    pub names: Vec<String>,
     /// What becomes of the mail that it takes (SMTP).
     pub delivery: Delivery,
     /// What a bare line feed is in that mail, if it is spooled.

@@ -83,6 +83,7 @@ pub(super) struct Listener {
     pub(super) provider: Option<Spanned<String>>,
     pub(super) certificate: Option<PathBuf>,
     pub(super) private_key: Option<PathBuf>,
+    pub(super) names: Option<Spanned<Vec<String>>>,
     #[serde(default)]
     pub(super) allow_plaintext_lan: bool,
     pub(super) delivery: Option<Spanned<Delivery>>,

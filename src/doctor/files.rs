@@ -7,7 +7,7 @@ use super::{Case, Code, Finding, with_hint};
 use crate::clock::Clock;
 use crate::config::{Config, Credential, KeyFiles, SecretSource};
 use crate::oauth::{credential_end, try_credential};
-use crate::private_file::PrivateFileError;
+use crate::private_file::{PrivateFileError, is_open_to_all};
 use crate::store::{Store, StoreError};
 
 /// Warn so long before a credential ends. gatepost run warns at the same times by `on_attention`.
@@ -126,7 +126,13 @@ fn exposed(config: &Config) -> Vec<Finding> {
             }
         }
     }
-    let exposed = paths.iter().filter(|path| is_exposed(path)).map(|path| {
+    let listeners = config.listeners.iter();
+    for files in listeners.filter_map(|listener| listener.certificate.as_ref()) {
+        if !paths.contains(&files.private_key) {
+            paths.push(files.private_key.clone());
+        }
+    }
+    let exposed = paths.iter().filter(|path| is_open_to_all(path)).map(|path| {
         let path = path.display().to_string();
         let what = "others on this machine can read this secret";
         Finding::warning(Code::Permissions, path.as_str(), what, format!("`chmod 600 {path}`"))
@@ -155,17 +161,6 @@ fn secret_files(credential: &Credential) -> Vec<&PathBuf> {
         Credential::Secret(SecretSource::Env(_) | SecretSource::Credential(_))
         | Credential::FederatedToken(_) => Vec::new(),
     }
-}
-
-#[cfg(unix)]
-fn is_exposed(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::metadata(path).is_ok_and(|about| about.permissions().mode() & 0o007 != 0)
-}
-
-#[cfg(not(unix))]
-fn is_exposed(_: &Path) -> bool {
-    false
 }
 
 /// Mailboxes that nobody can log in to.

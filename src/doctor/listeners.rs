@@ -171,10 +171,10 @@ fn set_otherwise(listener: &str, mismatch: &Mismatch) -> Option<Finding> {
             Code::ClientPlain,
             listener,
             format!(
-                "the client at {peer} began no TLS, or broke it off because it does not trust the certificate \
-                 ({times})"
+                "the client at {peer} began no TLS, offers none that is new enough, or does not trust the \
+                 certificate ({times}); the log says which"
             ),
-            "set the client to the listener's encryption, and let it trust listener.pem of the state folder; \
+            "set the client to the listener's encryption, and let it trust what `gatepost certificate` prints; \
              or the listener to tls = \"none\" (on loopback)",
         ),
     })

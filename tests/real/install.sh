@@ -17,6 +17,7 @@ dovecot-submissiond     | test -x /usr/lib/dovecot/submission-login
 curl                    | command -v curl
 openssl                 | command -v openssl
 systemd                 | command -v systemd-analyze systemd-socket-activate
+sslscan                 | command -v sslscan
 openssl-provider-legacy | openssl list -providers -provider legacy
 chromium                | test -x /usr/bin/chromium
 chromium-driver         | test -x /usr/bin/chromedriver

@@ -17,7 +17,7 @@ use super::{UsageError, account, open, ui};
 use crate::clock::Clock;
 use crate::config::{Account, Config, ListenAddress, Listener};
 use crate::explain;
-use crate::net::ServerTls;
+use crate::net::CertificateSource;
 use crate::outbox::{Entry, Place, Spool, What, kept_as};
 use crate::protocol::Reply;
 use crate::store::Store;
@@ -57,8 +57,7 @@ pub(super) async fn send_test(file: &Path, args: Args) -> Result<()> {
         let hint = "gatepost send-test --to NAME@DOMAIN";
         return Err(UsageError::new(format!("{:?} is no address", args.to), hint).into());
     }
-    let certificate = listener.certificate.as_ref().map(|files| files.certificate.clone());
-    let certificate = certificate.unwrap_or_else(|| ServerTls::self_signed_file(&config.state_dir));
+    let certificate = CertificateSource::of(listener, &config.state_dir).files.certificate;
     let panel = Panel { address, tls: listener.tls, certificate };
     ui::say(&format!("to the listener {}, as a device of {}", listener.name(), account.mailbox));
     let reply = hand_over(&store, &account, &panel, &args.to).await?;
