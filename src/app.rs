@@ -66,6 +66,7 @@ impl App {
         let config = Arc::new(config);
         let store = Store::open(&config.state_dir, config.key_file.as_deref()).await?;
         let access = Access::open(store.clone()).await?;
+        access.set_guard(&config.guard);
         refuse_open_door(&config, &access)?;
         let spool = Spool::open(&config.state_dir, &config.spool, clock.clone())?;
         let mut providers = Providers::default();

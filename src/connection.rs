@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, debug, field, info, info_span};
 
@@ -167,7 +167,7 @@ impl Connection {
             let asked;
             (client, asked) = client.read_login(&self.door, deadline).await?;
             let (is_device, asked_at) = (matches!(asked, Asked::Device), Instant::now());
-            let refusal = match self.identify(asked).await {
+            let refusal = match self.identify(&mut client, asked).await? {
                 Ok(guest) if self.door.listener.delivery == Delivery::Spool => {
                     return Ok((client, guest, None));
                 }
@@ -198,26 +198,52 @@ impl Connection {
     }
 
     /// From credentials, which end here, or an address, to who it is.
-    async fn identify(&self, asked: Asked) -> Result<Guest, Refusal> {
+    async fn identify(
+        &self,
+        client: &mut Client,
+        asked: Asked,
+    ) -> Result<Result<Guest, Refusal>, Ending> {
         let guest = match asked {
-            Asked::Login(login) => self.check(login).await?,
-            Asked::Device => self.device()?,
+            Asked::Login(login) => self.check(client, login).await?,
+            Asked::Device => self.device(),
         };
-        Span::current().record("device", guest.name.as_str());
-        self.suits(&guest.account)?;
-        Ok(guest)
+        Ok(guest.and_then(|guest| {
+            Span::current().record("device", guest.name.as_str());
+            self.suits(&guest.account)?;
+            Ok(guest)
+        }))
     }
 
-    async fn check(&self, login: Login) -> Result<Guest, Refusal> {
+    /// Who has failed before waits for the answer. The check itself goes to its end without the client: what was tried
+    /// counts, and a script that closes its side early still hears the answer.
+    async fn check(
+        &self,
+        client: &mut Client,
+        login: Login,
+    ) -> Result<Result<Guest, Refusal>, Ending> {
         let Door { listener, gate, .. } = &*self.door;
-        let account = gate.config.account(&login.user);
-        if let Some(account) = &account {
-            Span::current().record("account", account.mailbox.as_str());
+        let Gate { config, access, stop, .. } = &**gate;
+        let account = config.account(&login.user);
+        let listed = account.as_ref().filter(|account| config.lists(account));
+        // Also of a name that is not listed, so that both take as long.
+        let shown = listed.map_or("unknown", |account| account.mailbox.as_str());
+        Span::current().record("account", shown);
+        let (known, protocol, peer) = (account.as_deref(), listener.protocol, self.peer.ip());
+        match (access.check(known, &login, protocol, peer).await, &account) {
+            (Ok(name), Some(account)) => {
+                if listed.is_none() {
+                    Span::current().record("account", account.mailbox.as_str());
+                }
+                let account = Arc::clone(account);
+                Ok(Ok(Guest { account, name, device: None }))
+            }
+            (verdict, _) => {
+                let refusal = verdict.err().unwrap_or(Refusal::BadCredentials);
+                let delay = access.delay(known, &login, protocol, peer, &refusal);
+                client.stays_for(stop.run_until_cancelled(sleep(delay))).await?;
+                Ok(Err(refusal))
+            }
         }
-        let (known, peer) = (account.as_deref(), self.peer.ip());
-        let name = gate.access.check(known, &login, listener.protocol, peer).await?;
-        let account = account.ok_or(Refusal::BadCredentials)?;
-        Ok(Guest { account, name, device: None })
     }
 
     fn device(&self) -> Result<Guest, Refusal> {

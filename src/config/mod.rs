@@ -10,6 +10,7 @@ mod check;
 mod credential;
 mod endpoint;
 mod error;
+mod guard;
 mod listen;
 mod proxy;
 mod raw;
@@ -31,6 +32,7 @@ pub use credential::{
 };
 pub use endpoint::Endpoint;
 pub use error::ConfigError;
+pub use guard::GuardSettings;
 pub use listen::ListenAddress;
 pub use proxy::{Proxy, ProxyServer};
 pub use redirect::RedirectUri;
@@ -57,6 +59,8 @@ pub struct Config {
     pub devices: Vec<Arc<Device>>,
     /// Where mail waits that gatepost has taken.
     pub spool: SpoolSettings,
+    /// What holds back those who guess.
+    pub guard: GuardSettings,
     /// The command that is run when a person must act, with its first arguments; empty: none.
     pub on_attention: Vec<String>,
     /// By which proxy the providers are reached.
@@ -305,7 +309,9 @@ impl Account {
     /// Whether `user`, as a client sent it, is a name of this account: letter case does not matter.
     pub fn answers_to(&self, user: &str) -> bool {
         let user = user.to_lowercase();
-        std::iter::once(&self.mailbox).chain(&self.aliases).any(|name| name.to_lowercase() == user)
+        let names = std::iter::once(&self.mailbox).chain(&self.aliases);
+        // All of them, found or not: the time tells nobody which names there are.
+        names.fold(false, |found, name| found | (name.to_lowercase() == user))
     }
 
     /// The domain, if this stands for all of its mailboxes.
@@ -378,20 +384,34 @@ impl Config {
 
     /// The account that `user` means: by its own names, then as old clients name a shared mailbox, then by a
     /// pattern, of which the mailbox is then the one that was named.
+    ///
+    /// Each account is asked for each of these, found or not: a client can ask as well, and must not learn by the
+    /// time which names there are.
     pub fn account(&self, user: &str) -> Option<Arc<Account>> {
-        let accounts = || self.accounts.iter();
-        let named =
-            accounts().find(|account| account.answers_to(user) && account.pattern().is_none());
-        if let Some(account) = named {
+        let (mut named, mut old_style, mut pattern) = (None, Vec::new(), None);
+        for account in &self.accounts {
+            let (is_named, is_pattern) = (account.answers_to(user), account.pattern().is_some());
+            let is_old_style = account.answers_to_old_style(user);
+            if is_named && !is_pattern {
+                named = named.or(Some(account));
+            }
+            if is_old_style {
+                old_style.push(account);
+            }
+            if is_pattern && account.covers(user) {
+                pattern = pattern.or(Some(account));
+            }
+        }
+        if let (Some(account), _) | (None, &[account]) = (named, old_style.as_slice()) {
             return Some(Arc::clone(account));
         }
-        let mut old_style = accounts().filter(|account| account.answers_to_old_style(user));
-        if let (Some(account), None) = (old_style.next(), old_style.next()) {
-            return Some(Arc::clone(account));
-        }
-        let pattern =
-            accounts().find(|account| account.pattern().is_some() && account.covers(user))?;
-        Some(Arc::new(Account { mailbox: user.to_lowercase(), ..Account::clone(pattern) }))
+        let pattern = Account::clone(pattern?);
+        Some(Arc::new(Account { mailbox: user.to_lowercase(), ..pattern }))
+    }
+
+    /// Whether this account stands in the file as it is, and is not one mailbox of a pattern.
+    pub fn lists(&self, account: &Arc<Account>) -> bool {
+        self.accounts.iter().fold(false, |found, listed| found | Arc::ptr_eq(listed, account))
     }
 
     /// The device at this address: the one of the narrowest network.

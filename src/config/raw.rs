@@ -32,6 +32,8 @@ pub(super) struct Raw {
     #[serde(default)]
     pub(super) spool: Spool,
     #[serde(default)]
+    pub(super) guard: Guard,
+    #[serde(default)]
     pub(super) provider: BTreeMap<String, Spanned<Provider>>,
 }
 
@@ -200,6 +202,14 @@ pub(super) struct Spool {
     pub(super) message: Option<Spanned<String>>,
     pub(super) retry: Option<Spanned<Vec<String>>>,
     pub(super) give_up: Option<Spanned<String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Guard {
+    pub(super) attempts: Option<u32>,
+    pub(super) lock: Option<Spanned<String>>,
+    pub(super) delay: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]

@@ -36,6 +36,7 @@ fdm                     | command -v fdm
 imapfilter              | command -v imapfilter
 mailutils               | command -v mail.mailutils
 esmtp                   | command -v esmtp
+fail2ban                | command -v fail2ban-regex
 sendemail               | command -v sendemail
 libio-socket-ssl-perl   | perl -MIO::Socket::SSL -e 1
 libauthen-sasl-perl     | perl -MAuthen::SASL -e 1

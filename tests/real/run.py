@@ -11,7 +11,7 @@ import re
 import sys
 from pathlib import Path
 
-from bench import direct, leaks, parts, passing, refusing, scanning, service, spooling
+from bench import banning, direct, leaks, parts, passing, refusing, scanning, service, spooling
 from bench.clients import CLIENTS, visit
 from bench.gatepost import ACCOUNTS, SYNC, Gatepost
 from bench.processes import Ground
@@ -40,6 +40,7 @@ def test_servers(servers, binary, results):
         results.run_all(service.tests(servers.ground, binary.resolve()), THREADS)
         test_sign_ins(suite.Bench(servers, binary.resolve()), results)
         test_gatepost(Gatepost(binary.resolve(), servers), results)
+        results.run_all(banning.tests(binary.resolve(), servers.ground), THREADS)
 
 
 def test_sign_ins(bench, results):

@@ -183,10 +183,15 @@ impl House {
 
     /// Adds a password that a person chose.
     pub async fn add_chosen(&self, name: &str, password: &str) {
+        self.add_chosen_from(name, password, &[]).await;
+    }
+
+    /// The same, for these networks alone.
+    pub async fn add_chosen_from(&self, name: &str, password: &str, from: &[&str]) {
         let store = Store::open(&self.state(), None).await.unwrap();
         let secret = Secret::new(password.as_bytes().to_vec());
         let hash = Hasher::new(&store).hash_chosen(MAILBOX, &secret).await.unwrap();
-        add(store, name, hash, &[], &[]).await;
+        add(store, name, hash, &[], from).await;
     }
 
     /// Revokes one, as another process would.

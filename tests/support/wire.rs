@@ -1,6 +1,6 @@
 //! One connection, read by lines or by octets, in either role.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
@@ -54,6 +54,18 @@ impl Wire {
     /// Connects by TCP.
     pub async fn connect(address: SocketAddr) -> Self {
         let stream = within(LIMIT, "connect", TcpStream::connect(address)).await.unwrap();
+        Self::new(stream)
+    }
+
+    /// Connects by TCP from this address.
+    pub async fn connect_from(source: IpAddr, address: SocketAddr) -> Self {
+        let socket = match source {
+            IpAddr::V4(_) => TcpSocket::new_v4(),
+            IpAddr::V6(_) => TcpSocket::new_v6(),
+        };
+        let socket = socket.unwrap();
+        socket.bind(SocketAddr::new(source, 0)).unwrap();
+        let stream = within(LIMIT, "connect", socket.connect(address)).await.unwrap();
         Self::new(stream)
     }
 

@@ -4,6 +4,7 @@
 
 mod accounts;
 mod credentials;
+mod guard;
 mod listeners;
 mod providers;
 mod proxy;
@@ -67,6 +68,7 @@ pub(super) fn check(file: &Path, text: &str, secrets: Secrets) -> Result<Config,
         accounts,
         devices: Vec::new(),
         spool: checker.spool(raw.spool)?,
+        guard: checker.guard(raw.guard)?,
         on_attention: checker.command(raw.on_attention)?,
         proxy,
         confine: raw.confine.unwrap_or(true),

@@ -201,7 +201,7 @@ impl Checker<'_> {
         })
     }
 
-    fn duration(
+    pub(super) fn duration(
         &self,
         key: &str,
         written: Option<&Spanned<String>>,

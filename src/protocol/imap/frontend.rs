@@ -68,7 +68,9 @@ impl Dialect for ImapFrontend {
             Refusal::BadCredentials => "AUTHENTICATIONFAILED",
             Refusal::NotAllowedFromHere => "AUTHORIZATIONFAILED",
             Refusal::NotPermitted { .. } => "CONTACTADMIN",
-            Refusal::Throttled | Refusal::UpstreamBusy { .. } | Refusal::NoTurn { .. } => "LIMIT",
+            Refusal::Throttled { .. } | Refusal::UpstreamBusy { .. } | Refusal::NoTurn { .. } => {
+                "LIMIT"
+            }
             Refusal::SignInNeeded { .. } | Refusal::UpstreamDown { .. } | Refusal::ShuttingDown => {
                 "UNAVAILABLE"
             }

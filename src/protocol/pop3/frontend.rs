@@ -52,7 +52,7 @@ impl Dialect for Pop3Frontend {
             Refusal::BadCredentials | Refusal::NotAllowedFromHere => "AUTH",
             Refusal::NotPermitted { .. } => "SYS/PERM",
             Refusal::SignInNeeded { .. }
-            | Refusal::Throttled
+            | Refusal::Throttled { .. }
             | Refusal::UpstreamBusy { .. }
             | Refusal::NoTurn { .. }
             | Refusal::UpstreamDown { .. }

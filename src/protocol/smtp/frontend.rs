@@ -65,8 +65,9 @@ impl Dialect for SmtpFrontend {
         let code = match refusal {
             Refusal::BadCredentials | Refusal::NotAllowedFromHere => "535 5.7.8",
             Refusal::NotPermitted { .. } => "550 5.7.1",
-            Refusal::SignInNeeded { .. } | Refusal::UpstreamDown { .. } => "454 4.7.0",
-            Refusal::Throttled => "454 4.7.1",
+            Refusal::SignInNeeded { .. }
+            | Refusal::Throttled { .. }
+            | Refusal::UpstreamDown { .. } => "454 4.7.0",
             Refusal::UpstreamBusy { .. } | Refusal::ShuttingDown => "454 4.3.2",
             // RFC 5321 section 4.2.1: the one code that ends a session whatever the command.
             Refusal::NoTurn { .. } => "421 4.3.2",
@@ -151,7 +152,7 @@ pub fn session_refusal(refusal: &Refusal) -> Vec<u8> {
         Refusal::SignInNeeded { .. } => "451 4.7.0",
         Refusal::UpstreamDown { .. } => "451 4.3.0",
         Refusal::UpstreamBusy { .. } => "451 4.3.2",
-        Refusal::Throttled => "450 4.7.1",
+        Refusal::Throttled { .. } => "450 4.7.1",
         Refusal::BadCredentials | Refusal::NotAllowedFromHere | Refusal::NotPermitted { .. } => {
             "550 5.7.1"
         }
