@@ -24,6 +24,7 @@ use crate::attention::Attention;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, Listener};
 use crate::connection::{Door, Gate};
+use crate::lobby::Lobby;
 use crate::net::ServerTls;
 use crate::oauth::{Tokens, watch_expiry};
 use crate::outbox::{Outbox, OutboxParts, Spool};
@@ -102,6 +103,7 @@ impl App {
             spool,
             outbox,
             sessions: Arc::new(Sessions::default()),
+            lobby: Lobby::new(&config.guard),
             stop: stop.clone(),
             cut: cut.clone(),
         });

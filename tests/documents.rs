@@ -56,9 +56,10 @@ fn every_key_is_described() {
     });
     let mut described = 0;
     for key in keys {
-        let heading = ["listener", "app", "account", "device", "spool", "provider", "store"]
-            .contains(&key)
-            && reference.contains(&format!("[{key}"));
+        let heading =
+            ["listener", "app", "account", "device", "spool", "guard", "provider", "store"]
+                .contains(&key)
+                && reference.contains(&format!("[{key}"));
         let nested = ["env", "file"].contains(&key) && reference.contains(&format!("{{ {key} ="));
         let named = reference.contains(&format!("`{key}`"));
         assert!(heading || nested || named, "docs/configuration.md does not describe {key}");

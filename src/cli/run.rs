@@ -3,11 +3,13 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use tracing::{debug, warn};
 
 use super::{UsageError, logs, ui};
 use crate::app::App;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::descriptors;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -24,6 +26,7 @@ pub(super) async fn run(file: &Path, args: Args) -> Result<()> {
         return Err(UsageError::new("there is nothing to listen on", hint).into());
     }
     let mut stop = StopSignal::new()?;
+    tell_descriptors(&config, descriptors::raise_limit());
     let app = App::start(config, Clock::system()).await?;
     let listening = app.listening().iter();
     let listening: Vec<_> = listening.map(|(what, at)| format!("{what} on {at}")).collect();
@@ -32,6 +35,18 @@ pub(super) async fn run(file: &Path, args: Args) -> Result<()> {
     ui::say("gatepost is stopping");
     app.stop().await;
     Ok(())
+}
+
+/// Where the waiting alone could take half of what may be open, sessions may find nothing left.
+fn tell_descriptors(config: &Config, limit: Option<u64>) {
+    let enough = u64::try_from(config.guard.waiting).unwrap_or(u64::MAX).saturating_mul(2);
+    match limit {
+        Some(limit) if limit < enough => warn!(
+            limit,
+            "few files may be open (a session takes two): raise it by ulimit -n or LimitNOFILE, or lower waiting of [guard]"
+        ),
+        limit => debug!(limit, "files that may be open"),
+    }
 }
 
 /// SIGTERM or SIGINT; Ctrl-C elsewhere.

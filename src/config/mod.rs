@@ -10,6 +10,7 @@ mod check;
 mod credential;
 mod endpoint;
 mod error;
+mod guard;
 mod listen;
 mod raw;
 mod redirect;
@@ -20,6 +21,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use url::{Host, Url};
 
 pub use check::DEFAULT_PROVIDER;
@@ -30,6 +32,7 @@ pub use credential::{
 };
 pub use endpoint::Endpoint;
 pub use error::ConfigError;
+pub use guard::GuardSettings;
 pub use listen::ListenAddress;
 pub use redirect::RedirectUri;
 pub use submission::{Device, Limits, SenderRule, SpoolSettings};
@@ -54,6 +57,8 @@ pub struct Config {
     pub devices: Vec<Arc<Device>>,
     /// Where mail waits that gatepost has taken.
     pub spool: SpoolSettings,
+    /// What is borne of clients that have not logged in.
+    pub guard: GuardSettings,
     /// The command that is run when a person must act, with its first arguments; empty: none.
     pub on_attention: Vec<String>,
     /// Also of apps that no account has.
@@ -75,6 +80,8 @@ pub struct Listener {
     pub upstream: Endpoint,
     /// Certificate chain and private key (PEM), if not self-made.
     pub certificate: Option<CertificateFiles>,
+    /// From where connections begin with a PROXY header: its load balancers.
+    pub proxy_protocol: Vec<IpNet>,
     /// What becomes of the mail that it takes (SMTP).
     pub delivery: Delivery,
     /// What a bare line feed is in that mail, if it is spooled.
@@ -88,6 +95,12 @@ impl Listener {
     pub fn name(&self) -> String {
         let addresses = self.addresses.iter().map(ToString::to_string).collect::<Vec<_>>();
         format!("{} {}", self.protocol, addresses.join(", "))
+    }
+
+    /// Whether who connects from there speaks for others.
+    pub fn is_balancer(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.proxy_protocol.iter().any(|network| network.contains(&peer))
     }
 }
 

@@ -30,6 +30,8 @@ pub(super) struct Raw {
     #[serde(default)]
     pub(super) spool: Spool,
     #[serde(default)]
+    pub(super) guard: Guard,
+    #[serde(default)]
     pub(super) provider: BTreeMap<String, Spanned<Provider>>,
 }
 
@@ -58,6 +60,7 @@ pub(super) struct Listener {
     pub(super) private_key: Option<PathBuf>,
     #[serde(default)]
     pub(super) allow_plaintext_lan: bool,
+    pub(super) proxy_protocol: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) delivery: Option<Spanned<Delivery>>,
     pub(super) bare_lf: Option<Spanned<BareLf>>,
 }
@@ -168,6 +171,13 @@ pub(super) struct Spool {
     pub(super) message: Option<Spanned<String>>,
     pub(super) retry: Option<Spanned<Vec<String>>>,
     pub(super) give_up: Option<Spanned<String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Guard {
+    pub(super) waiting_per_source: Option<Spanned<usize>>,
+    pub(super) waiting: Option<Spanned<usize>>,
 }
 
 #[derive(Deserialize)]

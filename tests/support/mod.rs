@@ -55,6 +55,8 @@ pub struct Settings {
     pub instead: Vec<(Protocol, String)>,
     /// CA certificates that the proxy trusts besides the emulator's.
     pub trusted: Vec<String>,
+    /// More keys of each listener.
+    pub listener: &'static str,
     /// More keys of the account, and tables behind it.
     pub account: &'static str,
     /// More keys of the provider.
@@ -68,6 +70,7 @@ impl Default for Settings {
             upstream_tls: TlsMode::Implicit,
             instead: Vec::new(),
             trusted: Vec::new(),
+            listener: "",
             account: "",
             provider: "",
         }
@@ -267,7 +270,8 @@ fn configuration(settings: &Settings, emulator: &Emulator) -> String {
         for tls in LOCAL_TLS {
             text += &format!(
                 "[[listener]]\nprotocol = \"{protocol}\"\nlisten = \"127.0.0.1:0\"\n\
-                 tls = \"{tls}\"\nprovider = \"lab\"\n"
+                 tls = \"{tls}\"\nprovider = \"lab\"\n{}\n",
+                settings.listener,
             );
         }
     }

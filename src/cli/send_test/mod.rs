@@ -59,7 +59,7 @@ pub(super) async fn send_test(file: &Path, args: Args) -> Result<()> {
     }
     let certificate = listener.certificate.as_ref().map(|files| files.certificate.clone());
     let certificate = certificate.unwrap_or_else(|| ServerTls::self_signed_file(&config.state_dir));
-    let panel = Panel { address, tls: listener.tls, certificate };
+    let panel = Panel { address, listener, certificate };
     ui::say(&format!("to the listener {}, as a device of {}", listener.name(), account.mailbox));
     let reply = hand_over(&store, &account, &panel, &args.to).await?;
     store.close().await;
@@ -75,7 +75,7 @@ pub(super) async fn send_test(file: &Path, args: Args) -> Result<()> {
 }
 
 /// Logs in with a password of its own, which is gone when this returns, and sends.
-async fn hand_over(store: &Store, account: &Account, panel: &Panel, to: &str) -> Result<Reply> {
+async fn hand_over(store: &Store, account: &Account, panel: &Panel<'_>, to: &str) -> Result<Reply> {
     let mailbox = account.mailbox.to_lowercase();
     // One may be left of a test that was broken off.
     store.revoke_password(&mailbox, PASSWORD).await?;

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use toml::Spanned;
 
 use super::super::error::{ConfigError, line_at};
@@ -75,6 +76,8 @@ impl Checker<'_> {
                 return Err(self.error(place, format!("{key}.certificate"), problem, remedy));
             }
         };
+        let proxy_protocol =
+            self.balancers(&format!("{key}.proxy_protocol"), written.proxy_protocol)?;
         let (delivery, bare_lf) =
             self.delivery(key, protocol, written.delivery, written.bare_lf)?;
         let line = line_at(self.text, place.start);
@@ -85,10 +88,31 @@ impl Checker<'_> {
             provider,
             upstream,
             certificate,
+            proxy_protocol,
             delivery,
             bare_lf,
             line,
         })
+    }
+
+    /// Who may speak for others. Not everybody: any client could then come from any address.
+    fn balancers(
+        &self,
+        key: &str,
+        written: Option<Spanned<Vec<Spanned<String>>>>,
+    ) -> Result<Vec<IpNet>, ConfigError> {
+        let Some(written) = written else { return Ok(Vec::new()) };
+        let error = |problem: String| {
+            let remedy = "name the load balancers' own addresses, or leave it out";
+            Err(self.error(&written.span(), key, problem, remedy))
+        };
+        let networks = written.get_ref().iter().map(|network| self.network(key, network));
+        let networks = networks.collect::<Result<Vec<IpNet>, _>>()?;
+        match networks.iter().find(|network| network.prefix_len() == 0) {
+            _ if networks.is_empty() => error("the list is empty".into()),
+            Some(network) => error(format!("{network} is everybody")),
+            None => Ok(networks),
+        }
     }
 
     /// Each is refused where it would mean nothing.

@@ -4,7 +4,9 @@
 
 mod accounts;
 mod credentials;
+mod guard;
 mod listeners;
+mod networks;
 mod providers;
 mod submission;
 
@@ -58,6 +60,7 @@ pub(super) fn check(file: &Path, text: &str, secrets: Secrets) -> Result<Config,
         accounts,
         devices: Vec::new(),
         spool: checker.spool(raw.spool)?,
+        guard: checker.guard(&raw.guard)?,
         on_attention: checker.command(raw.on_attention)?,
     };
     config.devices = checker.devices(raw.device, &config)?;
