@@ -14,6 +14,10 @@ SECRET_VARIABLE = "GATEPOST_REAL_CLIENT_SECRET"
 PRINTER, SYNC, IDLE, LARGE, BRIEF, COUNTED, SPOOLED = (
     parts.mailbox(name) for name in ["printer", "sync", "idle", "large", "brief", "counted", "spooled"])
 
+# The load balancer's address, and the local TLS of the listeners behind it.
+BALANCER = "127.0.0.2"
+BALANCED = ["none", "implicit"]
+
 # How the ports of the listeners with delivery = "spool" are told from the other ones for SMTP.
 SPOOL = "spool"
 
@@ -43,6 +47,7 @@ class Gatepost:
         self.state = self.folder / "state"
         self.configuration = self.folder / "gatepost.toml"
         self.ports = {}
+        self.balanced = {}
         self.traps = {(kind, protocol): trap.Trap(kind, protocol) for kind in trap.KINDS for protocol in PROTOCOLS}
         self.accounts = {**ACCOUNTS, **{trap_mailbox(kind): (f"trap-{kind}", parts.APP, None) for kind in trap.KINDS}}
         self.passwords = {}
@@ -60,6 +65,7 @@ class Gatepost:
         for provider in self.providers():
             sections.append(self.provider_section(provider))
             sections += self.listener_sections(provider)
+        sections += self.balanced_sections()
         apps = {(provider, app) for provider, app, _ in self.accounts.values()}
         sections += [self.app_section(provider, app, secret_file) for provider, app in sorted(apps)]
         sections += [self.account_section(mailbox, *entry) for mailbox, entry in self.accounts.items()]
@@ -94,6 +100,13 @@ class Gatepost:
             port = self.ports[provider, SPOOL, tls] = self.ground.ports.next()
             yield (f'[[listener]]\nprotocol = "smtp"\nlisten = "localhost:{port}"\n'
                    f'tls = "{tls}"\nprovider = "{provider}"\ndelivery = "spool"')
+
+    def balanced_sections(self):
+        for protocol in PROTOCOLS:
+            for tls in BALANCED:
+                port = self.balanced[protocol, tls] = self.ground.ports.next()
+                yield (f'[[listener]]\nprotocol = "{protocol}"\nlisten = "127.0.0.1:{port}"\n'
+                       f'tls = "{tls}"\nprovider = "{LAB}"\nproxy_protocol = ["{BALANCER}"]')
 
     def app_section(self, provider, app, secret_file):
         head = f'[app.{provider}-{app}]\nprovider = "{provider}"\nclient_id = "{app}"\n'
