@@ -18,7 +18,7 @@ main() {
   step tests cargo test --no-fail-fast
   # They wait more than they work. One takes three minutes by itself: Exchange's own thirty messages a minute.
   step slow cargo test --no-fail-fast --test guard --test devices -- --ignored --skip thirty_messages --test-threads 6
-  step measures cargo test --no-fail-fast --test spool -- --ignored --test-threads 1
+  step measures cargo test --no-fail-fast --test spool --test siege -- --ignored --test-threads 1
   step build cargo build
   step real real_parts "$build"
   printf '\n%s' "$times"

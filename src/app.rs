@@ -25,6 +25,7 @@ use crate::attention::Attention;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, Listener};
 use crate::connection::{Door, Gate};
+use crate::lobby::Lobby;
 use crate::net::{CertificateSource, ServerTls};
 use crate::oauth::{Tokens, watch_expiry};
 use crate::outbox::{Outbox, OutboxParts, Spool};
@@ -105,6 +106,7 @@ impl App {
             spool,
             outbox,
             sessions: Arc::new(Sessions::default()),
+            lobby: Lobby::new(&config.guard),
             stop: stop.clone(),
             cut: cut.clone(),
         });

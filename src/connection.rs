@@ -5,18 +5,21 @@
 //! accept ─▶ greet ─▶ read_login ─▶ identify: access ────────┤                                       ├─▶ outcome
 //!                        ▲             │ refused      spool └─▶ intake ─────────────────────────────┘
 //!                        └─────────────┘
+//!           └────── a seat in the lobby ──────┘
 //! ```
 //!
+//! Behind a load balancer its header comes first, and its client is the peer from then on.
 //! A device that can't log in is known by its address, and skips the check of a password.
 //!
 //! Invariant: nothing goes upstream before the login is checked here, and nothing that the client sent
 //! before its login is logged.
 
+mod balancer;
 mod client;
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +31,7 @@ use tracing::{Instrument, Span, debug, field, info, info_span};
 use crate::access::Access;
 use crate::config::{Account, Config, Device, Listener};
 use crate::direct::{Submission, relay_submission};
+use crate::lobby::{Displaced, Lobby, Seat};
 use crate::net::{Relayed, ServerTls, relay, why_no_tls};
 use crate::oauth::Tokens;
 use crate::outbox::{Intake, Outbox, Source, Spool, Taken};
@@ -59,6 +63,8 @@ pub struct Gate {
     pub outbox: Outbox,
     /// Who is logged in now.
     pub sessions: Arc<Sessions>,
+    /// Who is not, and waits.
+    pub lobby: Arc<Lobby>,
     /// Ends connections that are not logged in.
     pub stop: CancellationToken,
     /// Ends all of them.
@@ -106,36 +112,66 @@ struct Guest {
 /// A client that is let in, and its session upstream if it has one.
 type LetIn = (Client, Guest, Option<(Session, Turn)>);
 
+impl Door {
+    /// A seat in the lobby for a connection from there.
+    pub fn seat(&self, peer: IpAddr) -> Seat {
+        match self.listener.is_balancer(peer) {
+            true => self.gate.lobby.enter_balancer(peer),
+            false => self.gate.lobby.enter(peer),
+        }
+    }
+}
+
 /// Serves one connection and logs how it ended.
-pub async fn serve(door: Arc<Door>, socket: TcpStream, peer: SocketAddr, id: u64) {
-    let listener = door.listener.protocol;
-    let span = info_span!("connection", id, %listener, %peer, account = field::Empty, device = field::Empty, upstream = field::Empty);
-    let connection = Connection { door, peer, refused: None };
-    connection.run(socket).instrument(span).await;
+pub async fn serve(
+    door: Arc<Door>,
+    mut socket: TcpStream,
+    peer: SocketAddr,
+    id: u64,
+    mut seat: Seat,
+) {
+    let start = Instant::now();
+    let announced = balancer::client(&door, &mut socket, peer, &mut seat).await;
+    let (listener, client) = (door.listener.protocol, *announced.as_ref().unwrap_or(&peer));
+    let span = info_span!("connection", id, %listener, peer = %client, balancer = field::Empty, account = field::Empty, device = field::Empty, upstream = field::Empty);
+    if client != peer {
+        span.record("balancer", field::display(peer));
+    }
+    let connection = Connection { door, peer: client, start, refused: None };
+    match announced {
+        Ok(_) => connection.run(socket, seat).instrument(span).await,
+        Err(ending) => span.in_scope(|| connection.tell(&ending)),
+    }
 }
 
 struct Connection {
     door: Arc<Door>,
+    /// The client, also behind a load balancer.
     peer: SocketAddr,
+    start: Instant,
     /// The last refusal, for the outcome.
     refused: Option<Refusal>,
 }
 
 impl Connection {
-    async fn run(mut self, socket: TcpStream) {
-        let start = Instant::now();
-        let ending = match self.pass(socket).await {
+    async fn run(mut self, socket: TcpStream, seat: Seat) {
+        let ending = match self.pass(socket, seat).await {
             Ok(ending) | Err(ending) => ending,
         };
-        let (up, down) = match &ending {
+        self.tell(&ending);
+    }
+
+    /// The one line of each connection.
+    fn tell(&self, ending: &Ending) {
+        let (up, down) = match ending {
             Ending::Session(relayed) => (relayed.up, relayed.down),
             Ending::Taken(taken) => (taken.octets, 0),
             _ => (0, 0),
         };
-        self.note_mismatch(&ending);
+        self.note_mismatch(ending);
         let refused = self.refused.as_ref().map(Refusal::name);
         let reason = self.refused.as_ref().map(Refusal::text);
-        let millis = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let millis = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
         info!(outcome = %ending, refused, reason, millis, up, down, "connection closed");
     }
 
@@ -151,8 +187,8 @@ impl Connection {
     }
 
     /// The whole way. Its two halves are boxed, so that a session does not keep the memory of its login.
-    async fn pass(&mut self, socket: TcpStream) -> Result<Ending, Ending> {
-        let (client, guest, upstream) = Box::pin(self.let_in(socket)).await?;
+    async fn pass(&mut self, socket: TcpStream, seat: Seat) -> Result<Ending, Ending> {
+        let (client, guest, upstream) = Box::pin(self.let_in(socket, seat)).await?;
         match upstream {
             Some((session, turn)) => Box::pin(self.relay(client, guest, session, turn)).await,
             None => Box::pin(self.take_mail(client, guest)).await,
@@ -160,41 +196,42 @@ impl Connection {
     }
 
     /// Up to a login that is let through, and a session upstream, unless gatepost takes the mail itself.
-    async fn let_in(&mut self, socket: TcpStream) -> Result<LetIn, Ending> {
-        let mut deadline = Instant::now() + LOGIN;
-        let mut client = self.greet(socket, deadline).await?;
+    async fn let_in(&mut self, socket: TcpStream, seat: Seat) -> Result<LetIn, Ending> {
+        let mut client = self.greet(socket, seat).await?;
         loop {
             let asked;
-            (client, asked) = client.read_login(&self.door, deadline).await?;
-            let (is_device, asked_at) = (matches!(asked, Asked::Device), Instant::now());
+            (client, asked) = client.read_login(&self.door).await?;
+            let is_device = matches!(asked, Asked::Device);
             let refusal = match self.identify(&mut client, asked).await? {
-                Ok(guest) if self.door.listener.delivery == Delivery::Spool => {
-                    return Ok((client, guest, None));
+                Ok(guest) => {
+                    client.leave_lobby();
+                    if self.door.listener.delivery == Delivery::Spool {
+                        return Ok((client, guest, None));
+                    }
+                    // Boxed: a client that waits does not hold the memory of a login upstream.
+                    match client.stays_for(Box::pin(self.reach(&guest.account))).await? {
+                        Ok(upstream) => return Ok((client, guest, Some(upstream))),
+                        Err(refusal) => refusal,
+                    }
                 }
-                Ok(guest) => match client.stays_for(self.reach(&guest.account)).await? {
-                    Ok(upstream) => return Ok((client, guest, Some(upstream))),
-                    Err(refusal) => refusal,
-                },
                 Err(refusal) => refusal,
             };
             debug!(refusal = refusal.name(), reason = refusal.text(), "login refused");
-            let refusal = self.refused.insert(refusal);
-            client = client.refuse(refusal, is_device).await?;
-            // What gatepost has taken for itself is not the client's delay.
-            deadline += asked_at.elapsed();
+            client = client.refuse(self.refused.insert(refusal), is_device).await?;
         }
     }
 
-    async fn greet(&self, socket: TcpStream, deadline: Instant) -> Result<Client, Ending> {
+    async fn greet(&self, socket: TcpStream, seat: Seat) -> Result<Client, Ending> {
         let Door { listener, server, gate, .. } = &*self.door;
         let keywords = match (listener.protocol, listener.delivery) {
-            (Protocol::Smtp, Delivery::Direct) => server.keywords().await,
+            (Protocol::Smtp, Delivery::Direct) => seat.during(Box::pin(server.keywords())).await?,
             (Protocol::Smtp, Delivery::Spool) => spool_keywords(gate.config.spool.message),
             (Protocol::Imap | Protocol::Pop3, _) => Vec::new(),
         };
         let open =
             listener.protocol == Protocol::Smtp && gate.config.device(self.peer.ip()).is_some();
-        Client::greet(&self.door, socket, keywords, open, deadline).await
+        let deadline = Instant::now() + LOGIN;
+        Client::greet(&self.door, socket, seat, keywords, open, deadline).await
     }
 
     /// From credentials, which end here, or an address, to who it is.
@@ -229,7 +266,8 @@ impl Connection {
         let shown = listed.map_or("unknown", |account| account.mailbox.as_str());
         Span::current().record("account", shown);
         let (known, protocol, peer) = (account.as_deref(), listener.protocol, self.peer.ip());
-        match (access.check(known, &login, protocol, peer).await, &account) {
+        let verdict = client.has_done(access.check(known, &login, protocol, peer)).await?;
+        match (verdict, &account) {
             (Ok(name), Some(account)) => {
                 if listed.is_none() {
                     Span::current().record("account", account.mailbox.as_str());
@@ -356,6 +394,12 @@ fn refusal(none: NoSession) -> Refusal {
         }
         NoSession::Rejected(Rejection::Busy { said, .. }) => Refusal::UpstreamBusy { said },
         NoSession::Rejected(Rejection::Broken { said }) => Refusal::UpstreamDown { reason: said },
+    }
+}
+
+impl From<Displaced> for Ending {
+    fn from(_: Displaced) -> Self {
+        Self::Closed(Closing::Displaced)
     }
 }
 

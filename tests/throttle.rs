@@ -30,7 +30,7 @@ async fn house(guard: &'static str) -> House {
 
 async fn open(house: &House, source: &str, protocol: Protocol) -> Wire {
     let address = house.address(protocol, TlsMode::None);
-    let mut client = Wire::connect_from(source.parse().unwrap(), address).await;
+    let mut client = Wire::connect_from(source, address).await;
     client.answer(protocol).await;
     client
 }

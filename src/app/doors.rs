@@ -19,8 +19,14 @@ use crate::net::bind;
 use crate::supervisor::Vital;
 use crate::vocabulary::Protocol;
 
-/// Pause after a failure to accept, which is a lack of file descriptors or memory.
+/// Pause after a failure to accept that makes no room.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// Pause after one that does: for those who go to close.
+const ROOM_MADE: Duration = Duration::from_millis(10);
+
+/// How many go when there are no more file descriptors: a login needs some, for its upstream and its token.
+const ROOM: usize = 16;
 
 /// EAFNOSUPPORT on Linux: IPv6 is switched off in the kernel.
 const AF_NOT_SUPPORTED: i32 = 97;
@@ -33,17 +39,35 @@ pub(super) async fn accept(
     ids: Arc<AtomicU64>,
 ) {
     let _vital = Vital::begin();
+    let mut failing = false;
     loop {
         match socket.accept().await {
             Ok((stream, peer)) => {
                 let id = ids.fetch_add(1, Ordering::Relaxed);
-                tracker.spawn(serve(Arc::clone(&door), stream, peer, id));
+                let seat = door.seat(peer.ip());
+                tracker.spawn(serve(Arc::clone(&door), stream, peer, id, seat));
+                failing = false;
             }
             Err(error) => {
-                warn!(%error, "no connection can be accepted");
-                sleep(ACCEPT_AGAIN).await;
+                if !std::mem::replace(&mut failing, true) {
+                    warn!(%error, "no connection can be accepted");
+                }
+                sleep(make_room(&door, &error)).await;
             }
         }
+    }
+}
+
+/// Those who have waited longest go, if it is descriptors that are wanting; how long to wait then.
+fn make_room(door: &Door, error: &std::io::Error) -> Duration {
+    // The client has gone before it was taken: nothing is wanting (accept(2)).
+    let gone = matches!(
+        error.kind(),
+        std::io::ErrorKind::ConnectionAborted | std::io::ErrorKind::ConnectionReset
+    );
+    match gone || door.gate.lobby.make_room(ROOM) > 0 {
+        true => ROOM_MADE,
+        false => ACCEPT_AGAIN,
     }
 }
 

@@ -3,8 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{UsageError, logs, ui};
 use crate::app::App;
@@ -12,6 +11,7 @@ use crate::attention::helper;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::confine::{Confinement, Reach, confine};
+use crate::descriptors;
 use crate::net::{inherit, unclaimed};
 use crate::private_file;
 use crate::supervisor;
@@ -57,6 +57,7 @@ fn confine_to(config: &Config) -> Result<()> {
 
 pub(super) async fn run(config: Config) -> Result<()> {
     let mut stop = StopSignal::new()?;
+    tell_descriptors(&config, descriptors::raise_limit());
     let app = App::start(config, Clock::system()).await?;
     let listening = app.listening().iter();
     let listening: Vec<_> = listening.map(|(what, at)| format!("{what} on {at}")).collect();
@@ -71,6 +72,18 @@ pub(super) async fn run(config: Config) -> Result<()> {
     supervisor::stopping();
     app.stop().await;
     Ok(())
+}
+
+/// Where the waiting alone could take half of what may be open, sessions may find nothing left.
+fn tell_descriptors(config: &Config, limit: Option<u64>) {
+    let enough = u64::try_from(config.guard.waiting).unwrap_or(u64::MAX).saturating_mul(2);
+    match limit {
+        Some(limit) if limit < enough => warn!(
+            limit,
+            "few files may be open (a session takes two): raise it by ulimit -n or LimitNOFILE, or lower waiting of [guard]"
+        ),
+        limit => debug!(limit, "files that may be open"),
+    }
 }
 
 /// SIGTERM or SIGINT; Ctrl-C elsewhere.

@@ -22,6 +22,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use url::{Host, Url};
 
 pub use check::DEFAULT_PROVIDER;
@@ -59,7 +60,7 @@ pub struct Config {
     pub devices: Vec<Arc<Device>>,
     /// Where mail waits that gatepost has taken.
     pub spool: SpoolSettings,
-    /// What holds back those who guess.
+    /// What holds back those who guess, and those who only wait.
     pub guard: GuardSettings,
     /// The command that is run when a person must act, with its first arguments; empty: none.
     pub on_attention: Vec<String>,
@@ -90,6 +91,8 @@ pub struct Listener {
     pub certificate: Option<CertificateFiles>,
     /// Names that the self-made certificate has besides, in lower case.
     pub names: Vec<String>,
+    /// From where connections begin with a PROXY header: its load balancers.
+    pub proxy_protocol: Vec<IpNet>,
     /// What becomes of the mail that it takes (SMTP).
     pub delivery: Delivery,
     /// What a bare line feed is in that mail, if it is spooled.
@@ -103,6 +106,12 @@ impl Listener {
     pub fn name(&self) -> String {
         let addresses = self.addresses.iter().map(ToString::to_string).collect::<Vec<_>>();
         format!("{} {}", self.protocol, addresses.join(", "))
+    }
+
+    /// Whether who connects from there speaks for others.
+    pub fn is_balancer(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.proxy_protocol.iter().any(|network| network.contains(&peer))
     }
 }
 

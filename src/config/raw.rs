@@ -88,6 +88,7 @@ pub(super) struct Listener {
     pub(super) names: Option<Spanned<Vec<String>>>,
     #[serde(default)]
     pub(super) allow_plaintext_lan: bool,
+    pub(super) proxy_protocol: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) delivery: Option<Spanned<Delivery>>,
     pub(super) bare_lf: Option<Spanned<BareLf>>,
 }
@@ -210,6 +211,8 @@ pub(super) struct Guard {
     pub(super) attempts: Option<u32>,
     pub(super) lock: Option<Spanned<String>>,
     pub(super) delay: Option<Spanned<String>>,
+    pub(super) waiting_per_source: Option<Spanned<usize>>,
+    pub(super) waiting: Option<Spanned<usize>>,
 }
 
 #[derive(Deserialize)]

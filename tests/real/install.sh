@@ -14,6 +14,7 @@ parts='
 dovecot-imapd           | test -x /usr/lib/dovecot/imap-login
 dovecot-pop3d           | test -x /usr/lib/dovecot/pop3-login
 dovecot-submissiond     | test -x /usr/lib/dovecot/submission-login
+haproxy                 | PATH=$PATH:/usr/sbin command -v haproxy
 curl                    | command -v curl
 openssl                 | command -v openssl
 systemd                 | command -v systemd-analyze systemd-socket-activate

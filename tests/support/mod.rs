@@ -60,6 +60,8 @@ pub struct Settings {
     pub trusted: Vec<String>,
     /// More keys at the top.
     pub top: String,
+    /// More keys of each listener.
+    pub listener: &'static str,
     /// More keys of the account, and tables behind it.
     pub account: &'static str,
     /// More keys of the provider.
@@ -74,6 +76,7 @@ impl Default for Settings {
             instead: Vec::new(),
             trusted: Vec::new(),
             top: String::new(),
+            listener: "",
             account: "",
             provider: "",
         }
@@ -278,7 +281,8 @@ fn configuration(settings: &Settings, emulator: &Emulator) -> String {
         for tls in LOCAL_TLS {
             text += &format!(
                 "[[listener]]\nprotocol = \"{protocol}\"\nlisten = \"127.0.0.1:0\"\n\
-                 tls = \"{tls}\"\nprovider = \"lab\"\n"
+                 tls = \"{tls}\"\nprovider = \"lab\"\n{}\n",
+                settings.listener,
             );
         }
     }

@@ -31,7 +31,28 @@ impl Checker<'_> {
             attempts: written.attempts.map_or(default.attempts, |n| (n > 0).then_some(n)),
             lock,
             delay: self.delay(written.delay.as_ref())?.unwrap_or(default.delay),
+            waiting_per_source: self
+                .waiting("guard.waiting_per_source", written.waiting_per_source.as_ref())?
+                .unwrap_or(default.waiting_per_source),
+            waiting: self
+                .waiting("guard.waiting", written.waiting.as_ref())?
+                .unwrap_or(default.waiting),
         })
+    }
+
+    /// Nobody could log in with none.
+    fn waiting(
+        &self,
+        key: &str,
+        written: Option<&Spanned<usize>>,
+    ) -> Result<Option<usize>, ConfigError> {
+        match written {
+            Some(zero) if *zero.get_ref() == 0 => {
+                let remedy = "write a number from 1 on, or leave it out";
+                Err(self.error(&zero.span(), key, "0 would let nobody in", remedy))
+            }
+            _ => Ok(written.map(|count| *count.get_ref())),
+        }
     }
 
     fn delay(&self, written: Option<&Spanned<String>>) -> Result<Option<Duration>, ConfigError> {
@@ -61,7 +82,10 @@ mod tests {
         assert_eq!(parse("").unwrap(), GuardSettings::default());
         let written = parse("[guard]\nattempts = 5\nlock = \"2m\"\ndelay = \"0s\"\n").unwrap();
         let (lock, delay) = (Duration::from_secs(120), Duration::ZERO);
-        assert_eq!(written, GuardSettings { attempts: Some(5), lock, delay });
+        let default = GuardSettings::default();
+        assert_eq!(written, GuardSettings { attempts: Some(5), lock, delay, ..default.clone() });
+        let waiting = parse("[guard]\nwaiting = 7\n").unwrap();
+        assert_eq!(waiting, GuardSettings { waiting: 7, ..default });
         assert_eq!(parse("[guard]\nattempts = 0\n").unwrap().attempts, None);
     }
 
@@ -72,6 +96,8 @@ mod tests {
             ("lock = \"2d\"", "guard.lock"),
             ("delay = \"1h\"", "guard.delay"),
             ("attempts = -1", "guard.attempts"),
+            ("waiting = 0", "guard.waiting"),
+            ("waiting_per_source = 0", "guard.waiting_per_source"),
             ("atempts = 1", "atempts"),
         ] {
             let error = parse(&format!("[guard]\n{line}\n")).unwrap_err();

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use toml::Spanned;
 use url::Host;
 
@@ -78,6 +79,8 @@ impl Checker<'_> {
             }
         };
         let names = self.names(key, &certificate, written.tls, written.names)?;
+        let proxy_protocol =
+            self.balancers(&format!("{key}.proxy_protocol"), written.proxy_protocol)?;
         let (delivery, bare_lf) =
             self.delivery(key, protocol, written.delivery, written.bare_lf)?;
         let line = line_at(self.text, place.start);
@@ -89,6 +92,7 @@ impl Checker<'_> {
             upstream,
             certificate,
             names,
+            proxy_protocol,
             delivery,
             bare_lf,
             line,
@@ -128,6 +132,26 @@ impl Checker<'_> {
             }
         }
         Ok(names)
+    }
+
+    /// Who may speak for others. Not everybody: any client could then come from any address.
+    fn balancers(
+        &self,
+        key: &str,
+        written: Option<Spanned<Vec<Spanned<String>>>>,
+    ) -> Result<Vec<IpNet>, ConfigError> {
+        let Some(written) = written else { return Ok(Vec::new()) };
+        let error = |problem: String| {
+            let remedy = "name the load balancers' own addresses, or leave it out";
+            Err(self.error(&written.span(), key, problem, remedy))
+        };
+        let networks = written.get_ref().iter().map(|network| self.network(key, network));
+        let networks = networks.collect::<Result<Vec<IpNet>, _>>()?;
+        match networks.iter().find(|network| network.prefix_len() == 0) {
+            _ if networks.is_empty() => error("the list is empty".into()),
+            Some(network) => error(format!("{network} is everybody")),
+            None => Ok(networks),
+        }
     }
 
     /// Each is refused where it would mean nothing.

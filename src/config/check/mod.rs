@@ -6,6 +6,7 @@ mod accounts;
 mod credentials;
 mod guard;
 mod listeners;
+mod networks;
 mod providers;
 mod proxy;
 mod submission;

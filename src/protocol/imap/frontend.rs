@@ -3,7 +3,7 @@
 //! Invariant: the greeting and every `CAPABILITY` list the same, gatepost's own capabilities: many clients
 //! log in as their first command. What the upstream can do is told with the answer to the login.
 
-use super::super::frontend::{Action, Closing, Dialect, LocalTls};
+use super::super::frontend::{Action, Closing, Dialect, LocalTls, first_words, is_http_method};
 use super::super::input::{Input, TooLong};
 use super::super::refusal::Refusal;
 use super::super::sasl::{self, Failure, Mechanism};
@@ -35,6 +35,13 @@ impl Dialect for ImapFrontend {
                 Action::Error(format!("{tag} BAD {why}\r\n").into_bytes())
             }
         }))
+    }
+
+    /// What stands first is the tag, which may be any word; what follows a real one is a command's name.
+    fn is_http(&self, line: &[u8]) -> bool {
+        let (tag, name) = first_words(line);
+        let is_name = !name.is_empty() && name.iter().all(u8::is_ascii_alphabetic);
+        self.reader.is_between_commands() && is_http_method(tag) && !is_name
     }
 
     fn reset(&mut self) {
@@ -89,6 +96,9 @@ impl Dialect for ImapFrontend {
 
     fn goodbye(&mut self, closing: Closing) -> Vec<u8> {
         match closing {
+            Closing::Displaced => {
+                format!("* BYE [UNAVAILABLE] {}\r\n", closing.text()).into_bytes()
+            }
             Closing::Quit => format!("* BYE gatepost\r\n{} OK bye\r\n", self.tag).into_bytes(),
             _ => format!("* BYE {}\r\n", closing.text()).into_bytes(),
         }

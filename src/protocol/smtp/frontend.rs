@@ -138,7 +138,7 @@ pub(super) fn goodbye(closing: Closing) -> Vec<u8> {
         Closing::Quit => return b"221 2.0.0 bye\r\n".to_vec(),
         Closing::TooLong => "500 5.5.2",
         Closing::Deadline | Closing::Idle => "421 4.4.2",
-        Closing::ShuttingDown => "421 4.3.2",
+        Closing::ShuttingDown | Closing::Displaced => "421 4.3.2",
         _ => "421 4.7.0",
     };
     format!("{code} {}\r\n", closing.text()).into_bytes()
