@@ -53,7 +53,7 @@ impl Store {
             transaction.commit().await?;
             Ok(fault.cause.is_some() && former.is_none_or(|number| cause_of(number).is_none()))
         };
-        noted.await.map_err(|e| self.failed(e))
+        noted.await.map_err(|e| self.failed(&e))
     }
 
     /// The last renewal of the token for `resource` went well.
@@ -62,7 +62,7 @@ impl Store {
             .bind(fault_name(principal, resource))
             .execute(&self.pool)
             .await
-            .map_err(|e| self.failed(e))?;
+            .map_err(|e| self.failed(&e))?;
         Ok(())
     }
 
@@ -77,14 +77,14 @@ impl Store {
                 .bind(fault_name(principal, resource))
                 .fetch_optional(&self.pool)
                 .await
-                .map_err(|e| self.failed(e))?;
+                .map_err(|e| self.failed(&e))?;
         let read = |row: &SqliteRow| -> Result<TokenFault, sqlx::Error> {
             let at = Timestamp::from_millis(row.try_get("error_at")?);
             let cause = cause_of(row.try_get("permanent")?);
             let (error, trace) = (row.try_get("error")?, row.try_get("trace")?);
             Ok(TokenFault { error, cause, trace, at })
         };
-        row.as_ref().map(read).transpose().map_err(|e| self.failed(e))
+        row.as_ref().map(read).transpose().map_err(|e| self.failed(&e))
     }
 }
 

@@ -23,8 +23,8 @@ impl Store {
     pub async fn usage_since(&self, hour: i64) -> Result<Vec<Usage>, StoreError> {
         let query = "SELECT mailbox, hour, recipients FROM usage WHERE hour >= ?";
         let rows = sqlx::query(query).bind(hour).fetch_all(&self.pool).await;
-        let rows = rows.map_err(|e| self.failed(e))?;
-        rows.iter().map(read).collect::<Result<_, _>>().map_err(|e| self.failed(e))
+        let rows = rows.map_err(|e| self.failed(&e))?;
+        rows.iter().map(read).collect::<Result<_, _>>().map_err(|e| self.failed(&e))
     }
 
     /// Adds to the counts, and forgets those from before `hour`.
@@ -47,7 +47,7 @@ impl Store {
             forget.execute(&mut *transaction).await?;
             transaction.commit().await
         };
-        write.await.map_err(|e| self.failed(e))
+        write.await.map_err(|e| self.failed(&e))
     }
 }
 
