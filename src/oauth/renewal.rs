@@ -100,6 +100,9 @@ impl Renewal {
             Ok(()) => self.peek().await,
             Err(failure) => self.note_failure(Resource::Mail, failure).await,
         }
+        if self.state.unsaved.is_none() {
+            self.state.turn = None;
+        }
     }
 
     /// Looks for a new sign-in.
@@ -180,7 +183,7 @@ impl Renewal {
         let former = self.state.slot(resource).generation();
         self.save_unsaved().await?;
         // Of what is not on disk it has the turn already.
-        if self.state.unsaved.is_none() {
+        if self.state.turn.is_none() {
             self.take_turn().await?;
         }
         self.load().await?;

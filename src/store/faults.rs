@@ -33,6 +33,7 @@ impl Store {
         seen: i64,
         fault: &TokenFault,
     ) -> Result<bool, StoreError> {
+        self.may_write()?;
         let noted = async {
             let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
             let revision: Option<i64> =
@@ -58,6 +59,7 @@ impl Store {
 
     /// The last renewal of the token for `resource` went well.
     pub async fn clear_fault(&self, principal: &str, resource: Resource) -> Result<(), StoreError> {
+        self.may_write()?;
         sqlx::query("DELETE FROM fault WHERE principal = ?")
             .bind(fault_name(principal, resource))
             .execute(&self.pool)

@@ -110,6 +110,7 @@ impl Store {
     /// The token of `principal` if it is signed in, and the row's revision (0: there never was one). One that
     /// is damaged is as good as none: only a new sign-in mends it.
     pub async fn token(&self, principal: &str) -> Result<(Option<Token>, i64), StoreError> {
+        self.in_place().map_err(|failure| self.noted(failure))?;
         let row = sqlx::query("SELECT sealed, revision FROM token WHERE principal = ?")
             .bind(principal)
             .fetch_optional(&self.pool)
@@ -134,6 +135,7 @@ impl Store {
         seen: i64,
         token: &Token,
     ) -> Result<Saved, StoreError> {
+        self.may_write()?;
         let written = sqlx::query(
             "INSERT INTO token (principal, revision, sealed)
              SELECT ?1, ?2 + 1, ?3 WHERE ?2 = 0 OR EXISTS (SELECT 1 FROM token WHERE principal = ?1)

@@ -29,6 +29,7 @@ impl Store {
 
     /// Adds to the counts, and forgets those from before `hour`.
     pub async fn add_usage(&self, more: &[Usage], hour: i64) -> Result<(), StoreError> {
+        self.may_write()?;
         let write = async {
             let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
             for usage in more {

@@ -6,7 +6,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -40,6 +40,8 @@ pub(super) struct Health {
     trouble: Mutex<Option<Trouble>>,
     /// There is a trouble.
     news: Notify,
+    /// Somebody tries until it is over.
+    watched: AtomicBool,
     /// How often it has come back, or been opened anew.
     returns: AtomicI64,
     opened: Mutex<Option<Opened>>,
@@ -88,6 +90,7 @@ impl Health {
 impl Store {
     /// Looks after the store, without end.
     pub async fn watch(&self, attention: &Attention) {
+        self.health.watched.store(true, Ordering::SeqCst);
         loop {
             // A trouble is looked at at once.
             let _ = timeout(LOOK, self.health.news.notified()).await;
@@ -144,6 +147,20 @@ impl Store {
         }
         sqlx::query(TRIAL).execute(&self.pool).await.map_err(|e| self.failed(&e))?;
         Ok(())
+    }
+
+    /// Before a write: while the store is known to fail, one tries for all. Each other one would wait for a lock for
+    /// seconds, and keep the one connection from those who read.
+    pub(super) fn may_write(&self) -> Result<(), StoreError> {
+        let trouble = *self.health.trouble();
+        match trouble.filter(|_| self.health.watched.load(Ordering::SeqCst)) {
+            None => Ok(()),
+            Some(trouble) => Err(StoreError::Failing {
+                path: self.path.clone(),
+                trouble,
+                why: "it has failed a moment ago".into(),
+            }),
+        }
     }
 
     /// Whether the file that was opened is still the one that the next process would open.

@@ -29,7 +29,7 @@ impl Proxy {
     /// To run it, with changes of a test's own.
     pub(crate) fn command(site: &Site) -> Command {
         let mut command = gatepost(site, &["run"]);
-        command.env("GATEPOST_LOG", "gatepost=info");
+        command.env("GATEPOST_LOG", "gatepost=info,gatepost::connection=off");
         command
     }
 
