@@ -542,7 +542,7 @@ async fn an_outage_of_any_length_costs_few_requests_and_heals_with_the_first_log
         let before = world.script.count();
         world.pass(outage, outage / 5000 + seconds(10), || {}).await;
         let tries = world.script.count() - before;
-        let most = outage.as_secs() as usize / 150 + 15;
+        let most = usize::try_from(outage.as_secs()).unwrap() / 150 + 15;
         assert!(tries <= most, "{tries} tries in {outage:?}");
         world.script.usual(Reply::life(3600));
         world.script.open(false);
