@@ -133,7 +133,7 @@ impl App {
             let _ = timeout(LAST_REQUEST, self.tracker.wait()).await;
         }
         if let Err(failure) = self.pace.save().await {
-            warn!(%failure, "the day's recipients can't be written");
+            warn!(failure = failure.brief(), "the day's recipients can't be written");
         }
         self.store.close().await;
     }
@@ -145,6 +145,8 @@ impl App {
         self.spawn(watch_store(store.clone(), gate));
         self.spawn(show_sessions(config.state_dir.clone(), sessions, Arc::clone(&pace)));
         self.spawn(async move { pace.keep_saving().await });
+        let (watched, told) = (store.clone(), attention.clone());
+        self.spawn(async move { watched.watch(&told).await });
         self.spawn(async move { watch_expiry(&config.accounts, &store, &clock, &attention).await });
     }
 
@@ -230,7 +232,7 @@ async fn show_sessions(state_dir: PathBuf, sessions: Arc<Sessions>, pace: Arc<Pa
     loop {
         let live = LiveSessions { limits: pace.usage(), ..sessions.live() };
         if shown.as_ref() != Some(&live) {
-            if let Err(error) = board.show(&live) {
+            if let Err(error) = board.show(&live).await {
                 warn!(%error, "gatepost status will not show the sessions");
             }
             shown = Some(live);

@@ -30,7 +30,8 @@ pub struct Attention {
 /// Why a person is called.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
-    /// One word: `sign_in_needed`, `expires_soon`, `recipients_limit`, `delivery_held`, `message_failed` or `spool_full`.
+    /// One word: `sign_in_needed`, `expires_soon`, `recipients_limit`, `delivery_held`, `message_failed`,
+    /// `spool_full` or `store_failing`.
     pub event: &'static str,
     /// Which account, or which app registration if it is all of its accounts.
     pub account: String,

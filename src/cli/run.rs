@@ -90,6 +90,10 @@ fn tell_descriptors(config: &Config, limit: Option<u64>) {
 pub(super) struct StopSignal {
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
+    /// Held, so that a file that may not become larger (setrlimit(2), RLIMIT_FSIZE) is an error of the write as on a
+    /// full disk, and not the end of the process.
+    #[cfg(unix)]
+    _file_size: tokio::signal::unix::Signal,
 }
 
 impl StopSignal {
@@ -98,7 +102,11 @@ impl StopSignal {
         #[cfg(unix)]
         {
             use tokio::signal::unix::{SignalKind, signal};
-            Ok(Self { terminate: signal(SignalKind::terminate()).context("SIGTERM")? })
+            let file_size = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
+            Ok(Self {
+                terminate: signal(SignalKind::terminate()).context("SIGTERM")?,
+                _file_size: signal(file_size).context("SIGXFSZ")?,
+            })
         }
         #[cfg(not(unix))]
         Ok(Self {})

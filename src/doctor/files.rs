@@ -81,7 +81,17 @@ pub(super) async fn store(config: &Config, findings: &mut Vec<Finding>) -> Optio
     let subject = config.state_dir.display().to_string();
     match Store::open(&config.state_dir, config.key_file.as_deref()).await {
         Ok(store) => {
-            findings.push(Finding::ok(Code::Store, subject, "the store opens with its key"));
+            findings.push(match store.try_out().await {
+                Ok(()) => Finding::ok(
+                    Code::Store,
+                    subject,
+                    "the store opens with its key, and is written",
+                ),
+                Err(error) => {
+                    let (what, remedy) = with_hint(&error.to_string());
+                    Finding::error(Code::Store, subject, what, remedy)
+                }
+            });
             findings.extend(exposed(config));
             Some(store)
         }
@@ -103,11 +113,7 @@ pub(super) async fn store(config: &Config, findings: &mut Vec<Finding>) -> Optio
                      `chown -R USER FOLDER`"
                         .into()
                 }
-                (true, _) => {
-                    "free space on its disk; if the store is damaged, move it away and sign in anew: \
-                     `gatepost login MAILBOX`"
-                        .into()
-                }
+                (true, _) => "docs/troubleshooting.md, \"store\"".into(),
             };
             findings.push(Finding::error(code, subject, what, remedy));
             None

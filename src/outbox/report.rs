@@ -105,7 +105,8 @@ impl Report {
         let now = self.clock.now();
         {
             let mut told_at = self.not_taken_at.lock().unwrap_or_else(PoisonError::into_inner);
-            if told_at.is_some_and(|at| now.saturating_since(at) < CALL_AGAIN) {
+            // Set back, the clock keeps nobody from being called.
+            if told_at.is_some_and(|at| at <= now && now.saturating_since(at) < CALL_AGAIN) {
                 return;
             }
             *told_at = Some(now);

@@ -147,7 +147,8 @@ impl Pace {
             self.counts.changed.notified().await;
             let saved = self.save().await;
             if let (Err(failure), true) = (&saved, writable) {
-                warn!(%failure, "the day's recipients can't be written; trying again");
+                let failure = failure.brief();
+                warn!(failure, "the day's recipients can't be written; trying again");
             }
             if saved.is_err() {
                 self.counts.changed.notify_one();

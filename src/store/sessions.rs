@@ -90,14 +90,18 @@ impl SessionBoard {
         Ok(Self { path, lock_path, _lock: lock })
     }
 
-    /// Shows these.
-    pub fn show(&self, live: &LiveSessions) -> io::Result<()> {
-        let draft = self.path.with_extension("new");
-        // One that a former process with the same id has left.
-        let _ = std::fs::remove_file(&draft);
-        let mut file = private_file::options().write(true).create_new(true).open(&draft)?;
-        file.write_all(&serde_json::to_vec(live)?)?;
-        std::fs::rename(draft, &self.path)
+    /// Shows these. Off the runtime: a disk may take its time.
+    pub async fn show(&self, live: &LiveSessions) -> io::Result<()> {
+        let (path, json) = (self.path.clone(), serde_json::to_vec(live)?);
+        let shown = tokio::task::spawn_blocking(move || {
+            let draft = path.with_extension("new");
+            // One that a former process with the same id has left.
+            let _ = std::fs::remove_file(&draft);
+            let mut file = private_file::options().write(true).create_new(true).open(&draft)?;
+            file.write_all(&json)?;
+            std::fs::rename(draft, &path)
+        });
+        shown.await.map_err(io::Error::other)?
     }
 
     /// What the proxies that run now show.
@@ -134,12 +138,12 @@ impl Drop for SessionBoard {
 mod tests {
     use super::*;
 
-    #[test]
-    fn shown_while_the_proxy_runs() {
+    #[tokio::test]
+    async fn shown_while_the_proxy_runs() {
         let folder = tempfile::tempdir().unwrap();
         let board = SessionBoard::open(folder.path()).unwrap();
         let live = LiveSessions { pid: 7, ..LiveSessions::default() };
-        board.show(&live).unwrap();
+        board.show(&live).await.unwrap();
         assert_eq!(SessionBoard::read_all(folder.path()).unwrap(), [live]);
         drop(board);
         assert_eq!(SessionBoard::read_all(folder.path()).unwrap(), []);
