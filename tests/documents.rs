@@ -60,7 +60,8 @@ fn every_key_is_described() {
         let heading = ["listener", "app", "account", "device", "spool", "provider", "store"]
             .contains(&key)
             && reference.contains(&format!("[{key}"));
-        let nested = ["env", "file", "credential"].contains(&key) && reference.contains(&format!("{{ {key} ="));
+        let nested = ["env", "file", "credential"].contains(&key)
+            && reference.contains(&format!("{{ {key} ="));
         let named = reference.contains(&format!("`{key}`"));
         assert!(heading || nested || named, "docs/configuration.md does not describe {key}");
         described += 1;
