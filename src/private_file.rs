@@ -166,7 +166,7 @@ pub fn open(path: &Path) -> io::Result<File> {
 }
 
 /// Opens a file to lock it or to add to it, and makes it if there is none.
-pub fn open_shared(path: &Path) -> io::Result<File> {
+pub fn open_shared(path: &Path) -> Result<File, PrivateFileError> {
     let file = options().append(true).create(true).open(path).map_err(refused(path))?;
     rules::check_owner(path, &file)?;
     Ok(file)

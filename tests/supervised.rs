@@ -159,7 +159,8 @@ async fn credentials_of_the_service_manager_are_read() {
         assert!(said.contains(words), "{said}");
     }
     fs::write(&site.file, text.replace("\"store-key\"", "\"../store-key\"")).unwrap();
-    let wrong = gatepost(&site.file, &["check"]).output().unwrap();
+    let mut wrong = gatepost(&site.file, &["check"]);
+    let wrong = wrong.env("CREDENTIALS_DIRECTORY", &credentials).output().unwrap();
     let said = String::from_utf8_lossy(&wrong.stderr).into_owned();
     assert!(
         wrong.status.code() == Some(2) && said.contains("is no name of a credential"),

@@ -346,7 +346,7 @@ impl Files {
         let path = self.root.join("changed");
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.stamp();
-        let written = private_file::open_shared(&path);
+        let written = private_file::open_shared(&path).map_err(io::Error::from);
         let written = written.and_then(|mut file| io::Write::write_all(&mut file, b"."));
         if let Err(error) = written {
             warn!(path = %path.display(), %error, "a running gatepost can't be told of a change");

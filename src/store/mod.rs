@@ -105,7 +105,10 @@ impl Store {
         private_file::refuse_planted(state_dir, &PLANTED)?;
         // SQLite waits for nobody while it makes a write-ahead log: of those that come at once to a new store, one
         // would hear that it is locked. Where nothing can be locked, that is all that is lost.
-        let _turn = turns::turn_to_open(state_dir).await;
+        let _turn = match turns::turn_to_open(state_dir).await {
+            Err(StoreError::File(PrivateFileError::Io { .. })) => None,
+            turn => turn?,
+        };
         let seal = match key_file {
             Some(file) => Seal::open_named(file)?,
             None => Seal::open(&state_dir.join(KEY))?,

@@ -6,7 +6,6 @@
 //! Invariant: a turn ends with its holder, also when that is killed: it is a lock of the operating system's.
 
 use std::fs::{File, TryLockError};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -50,7 +49,7 @@ pub(super) async fn turn_to_open(state_dir: &Path) -> Result<Option<Turn>, Store
 }
 
 async fn take(path: PathBuf) -> Result<Option<Turn>, StoreError> {
-    let lock = open(&path).map_err(|source| PrivateFileError::Io { path: path.clone(), source })?;
+    let lock = open(&path)?;
     let begun = Instant::now();
     loop {
         match lock.try_lock() {
@@ -64,7 +63,7 @@ async fn take(path: PathBuf) -> Result<Option<Turn>, StoreError> {
     }
 }
 
-fn open(path: &Path) -> io::Result<File> {
+fn open(path: &Path) -> Result<File, PrivateFileError> {
     if let Some(folder) = path.parent() {
         private_file::ensure_own_folder(folder)?;
     }
