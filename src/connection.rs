@@ -278,7 +278,9 @@ impl Connection {
             (verdict, _) => {
                 let refusal = verdict.err().unwrap_or(Refusal::BadCredentials);
                 let delay = access.delay(known, &login, protocol, peer, &refusal);
-                client.stays_for(stop.run_until_cancelled(sleep(delay))).await?;
+                if !delay.is_zero() {
+                    client.stays_for(stop.run_until_cancelled(sleep(delay))).await?;
+                }
                 Ok(Err(refusal))
             }
         }

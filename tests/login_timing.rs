@@ -89,7 +89,7 @@ fn order(pairs: usize) -> impl Iterator<Item = bool> {
     })
 }
 
-/// `accounts` besides the one with passwords.
+/// One mailbox with ten passwords, behind fifty without.
 async fn check(what: &str, chosen: bool, samples: usize) {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path(), None).await.unwrap();

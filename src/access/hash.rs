@@ -6,7 +6,7 @@
 //!
 //! Invariant: no password is kept; what was copied to be hashed is wiped.
 
-use argon2::Argon2;
+use argon2::{Argon2, Block};
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::{digest, hmac};
 use zeroize::Zeroizing;
@@ -24,6 +24,9 @@ const GROUP: usize = 5;
 /// Purposes of the keys that are derived from the sealing key.
 const GENERATED_KEY: &str = "gatepost generated app password 1";
 const SALT_KEY: &str = "gatepost chosen app password 1";
+
+/// What a slow hash is computed in, 19 MiB.
+pub(super) type Memory = Vec<Block>;
 
 /// A hash of any of them.
 pub(super) type Tag = [u8; digest::SHA256_OUTPUT_LEN];
@@ -54,13 +57,14 @@ impl Hasher {
         &self,
         mailbox: &str,
         password: &str,
-    ) -> impl FnOnce() -> Option<Tag> + use<> {
+    ) -> impl FnOnce(&mut Memory) -> Option<Tag> + use<> {
         let salt = hmac::sign(&self.salt, mailbox.as_bytes());
         let password = Zeroizing::new(password.to_owned());
-        move || {
-            let mut tag = Tag::default();
-            let hashed =
-                Argon2::default().hash_password_into(password.as_bytes(), salt.as_ref(), &mut tag);
+        move |memory| {
+            let (argon2, mut tag) = (Argon2::default(), Tag::default());
+            memory.resize(argon2.params().block_count(), Block::new());
+            let (password, salt) = (password.as_bytes(), salt.as_ref());
+            let hashed = argon2.hash_password_into_with_memory(password, salt, &mut tag, memory);
             hashed.is_ok().then_some(tag)
         }
     }
@@ -68,7 +72,7 @@ impl Hasher {
     /// For a password that a person chose, to be stored.
     pub async fn hash_chosen(&self, mailbox: &str, password: &Secret<Vec<u8>>) -> Option<Hash> {
         let tag = self.chosen(mailbox, &text_of(password.expose()));
-        let tag = tokio::task::spawn_blocking(tag).await.ok()??;
+        let tag = tokio::task::spawn_blocking(|| tag(&mut Memory::new())).await.ok()??;
         Some(Hash::Chosen(tag.to_vec()))
     }
 }

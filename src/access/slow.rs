@@ -12,7 +12,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use zeroize::Zeroizing;
 
-use super::hash::{Tag, keyed};
+use super::hash::{Memory, Tag, keyed};
 use crate::store::StoreError;
 
 /// Slow hashes of wrong passwords that are remembered: enough for every broken device of a site, which
@@ -26,12 +26,12 @@ const REMEMBERED_SOURCES: usize = 64;
 pub(super) struct SlowHashes {
     /// Made anew by each process.
     key: hmac::Key,
-    memory: Mutex<Memory>,
+    known: Mutex<Known>,
     turns: Turns,
 }
 
 #[derive(Default)]
-struct Memory {
+struct Known {
     right: HashMap<Tag, Right>,
     wrong: VecDeque<(Tag, Tag)>,
 }
@@ -48,7 +48,7 @@ impl SlowHashes {
         let filled = SystemRandom::new().fill(key.as_mut_slice());
         filled.map_err(|_| StoreError::NoRandom)?;
         let key = hmac::Key::new(hmac::HMAC_SHA256, key.as_slice());
-        Ok(Self { key, memory: Mutex::default(), turns: Turns::default() })
+        Ok(Self { key, known: Mutex::default(), turns: Turns::default() })
     }
 
     /// What stands for a password, or for a mailbox with none, in this process.
@@ -56,8 +56,8 @@ impl SlowHashes {
         keyed(&self.key, mailbox, password)
     }
 
-    fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    fn memory(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether it was right from this source before.
@@ -96,11 +96,10 @@ impl SlowHashes {
         &self,
         quick: Tag,
         turn: Turn,
-        compute: impl FnOnce() -> Option<Tag> + Send + 'static,
+        compute: impl FnOnce(&mut Memory) -> Option<Tag> + Send + 'static,
     ) -> Option<Tag> {
-        let computed = tokio::task::spawn_blocking(move || (compute(), turn)).await;
-        let (slow, _turn) = computed.ok()?;
-        let slow = slow?;
+        let computed = tokio::task::spawn_blocking(move || turn.use_for(compute)).await;
+        let slow = computed.ok()??;
         let mut memory = self.memory();
         memory.wrong.truncate(REMEMBERED_WRONG - 1);
         memory.wrong.push_front((quick, slow));
@@ -110,22 +109,35 @@ impl SlowHashes {
 
 /// The right to compute one hash, until it is dropped.
 pub(super) struct Turn {
+    memory: Arc<Mutex<Memory>>,
     _lane: OwnedSemaphorePermit,
     _source: OwnedSemaphorePermit,
 }
 
+impl Turn {
+    fn use_for(self, compute: impl FnOnce(&mut Memory) -> Option<Tag>) -> Option<Tag> {
+        compute(&mut self.memory.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 /// Whose hash is next: 19 MiB and a core each. Sources that have logged in before have a lane of their own, so that
 /// strangers don't stand in their way; in a lane a source waits with one hash at a time, first come, first served.
+#[derive(Default)]
 struct Turns {
-    known: Arc<Semaphore>,
-    strangers: Arc<Semaphore>,
+    known: Lane,
+    strangers: Lane,
     sources: Mutex<HashMap<IpNet, Weak<Semaphore>>>,
 }
 
-impl Default for Turns {
+struct Lane {
+    turn: Arc<Semaphore>,
+    /// Kept for the next hash: given back, each thread that computes one would keep its own.
+    memory: Arc<Mutex<Memory>>,
+}
+
+impl Default for Lane {
     fn default() -> Self {
-        let lane = || Arc::new(Semaphore::new(1));
-        Self { known: lane(), strangers: lane(), sources: Mutex::default() }
+        Self { turn: Arc::new(Semaphore::new(1)), memory: Arc::default() }
     }
 }
 
@@ -134,8 +146,8 @@ impl Turns {
         let of_source = self.of_source(source);
         let _source = of_source.acquire_owned().await.ok()?;
         let lane = if is_known { &self.known } else { &self.strangers };
-        let _lane = Arc::clone(lane).acquire_owned().await.ok()?;
-        Some(Turn { _lane, _source })
+        let _lane = Arc::clone(&lane.turn).acquire_owned().await.ok()?;
+        Some(Turn { memory: Arc::clone(&lane.memory), _lane, _source })
     }
 
     /// As long as somebody waits there.
