@@ -32,7 +32,7 @@ pub use tokens::{Saved, StoredToken, Token};
 pub use turns::Turn;
 pub use usage::Usage;
 
-use crate::private_file;
+use crate::private_file::{self, PrivateFileError};
 use seal::Seal;
 use watch::Health;
 
