@@ -4,7 +4,7 @@
 //! configuration names as one. Nothing waits for it, and it is ended when it takes too long.
 
 use std::process::Stdio;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::process::Command;
@@ -14,12 +14,15 @@ use tracing::{info, warn};
 /// For the command to end: a mail server or a chat's web hook may be slow.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The command that calls people; none: the log and `gatepost status` alone tell them.
+/// The command that calls people; none: the log and `gatepost status` alone tell them. Clones call by the same one.
 #[derive(Clone, Debug, Default)]
-pub struct Attention {
-    command: Arc<[String]>,
+pub struct Attention(Arc<RwLock<Settings>>);
+
+#[derive(Debug, Default)]
+struct Settings {
+    command: Vec<String>,
     /// Variables of the environment that the command must not see.
-    secret_variables: Arc<[String]>,
+    secret_variables: Vec<String>,
 }
 
 /// Why a person is called.
@@ -38,15 +41,22 @@ pub struct Call {
 impl Attention {
     /// Runs `command`, without `secret_variables` in its environment.
     pub fn new(command: Vec<String>, secret_variables: Vec<String>) -> Self {
-        Self { command: command.into(), secret_variables: secret_variables.into() }
+        Self(Arc::new(RwLock::new(Settings { command, secret_variables })))
+    }
+
+    /// Runs another command from now on.
+    pub fn set(&self, command: Vec<String>, secret_variables: Vec<String>) {
+        let settings = Settings { command, secret_variables };
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = settings;
     }
 
     /// Starts the command, and lets it run.
     pub fn call(&self, call: Call) {
-        let Some((program, arguments)) = self.command.split_first() else { return };
+        let settings = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let Some((program, arguments)) = settings.command.split_first() else { return };
         let mut command = Command::new(program);
         command.args(arguments).args([&call.account, &call.reason, &call.remedy]);
-        for variable in self.secret_variables.iter() {
+        for variable in &settings.secret_variables {
             command.env_remove(variable);
         }
         command

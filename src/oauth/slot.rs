@@ -74,6 +74,17 @@ impl Slot {
         }
     }
 
+    /// Whether it is renewed in the background from now on.
+    pub(super) fn keep(&mut self, kept: bool) {
+        self.kept = kept;
+    }
+
+    /// Forgets what went wrong.
+    pub(super) fn begin_anew(&mut self) {
+        (self.trouble, self.retry_at, self.hold_until) = (None, None, None);
+        self.backoff.reset();
+    }
+
     pub(super) fn is_refused(&self) -> bool {
         matches!(self.trouble, Some(NoToken::SignInNeeded(_)))
     }
