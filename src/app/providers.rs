@@ -1,8 +1,12 @@
 //! The providers' side of a running proxy: what leads to their servers, each made once.
 //!
+//! A reload begins with the former configuration's: what leads to the same place stays the same, with what it has
+//! learned, unless the certificates that it trusts are others by now.
+//!
 //! Invariant: nothing is connected here.
 
 use std::collections::HashMap;
+use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -20,21 +24,61 @@ use crate::vocabulary::{Protocol, Way};
 /// What was made so far.
 #[derive(Default)]
 pub(super) struct Providers {
-    /// The system's roots are read once for each `ca_file`.
-    trust: HashMap<Option<PathBuf>, ClientTls>,
+    made: Made,
+    /// For the configuration before.
+    former: Made,
+}
+
+#[derive(Clone, Default)]
+struct Made {
+    /// By `ca_file`. The system's roots are read once for each.
+    trust: HashMap<Option<PathBuf>, Trust>,
     servers: HashMap<(Protocol, Endpoint, Option<PathBuf>), Arc<Server>>,
 }
 
+/// What trusts the same certificates.
+#[derive(Clone)]
+struct Trust {
+    /// What was in `ca_file`.
+    pem: Option<Vec<u8>>,
+    tls: ClientTls,
+    tokens: Option<Arc<dyn TokenEndpoint>>,
+}
+
 impl Providers {
+    /// For another configuration. Both can be used as long as both are there.
+    pub(super) fn next(&self) -> Self {
+        Self { made: Made::default(), former: self.made.clone() }
+    }
+
+    /// All is made: what the former configuration had alone is not kept.
+    pub(super) fn complete(&mut self) {
+        self.former = Made::default();
+    }
+
     /// TLS towards this provider.
     pub(super) fn trust(&mut self, provider: &Provider) -> Result<ClientTls> {
-        if let Some(tls) = self.trust.get(&provider.ca_file) {
-            return Ok(tls.clone());
+        Ok(self.trusting(provider)?.tls.clone())
+    }
+
+    fn trusting(&mut self, provider: &Provider) -> Result<&mut Trust> {
+        let file = &provider.ca_file;
+        if !self.made.trust.contains_key(file) {
+            // One that can't be read is told of below.
+            let pem = file.as_deref().and_then(|file| fs::read(file).ok());
+            let former = self.former.trust.remove(file).filter(|former| former.pem == pem);
+            let trust = match former {
+                Some(former) => former,
+                None => {
+                    self.former.servers.retain(|(_, _, of), _| of != file);
+                    let tls = ClientTls::new(file.as_deref())
+                        .with_context(|| format!("provider {}", provider.name))?;
+                    Trust { pem, tls, tokens: None }
+                }
+            };
+            self.made.trust.insert(file.clone(), trust);
         }
-        let tls = ClientTls::new(provider.ca_file.as_deref())
-            .with_context(|| format!("provider {}", provider.name))?;
-        self.trust.insert(provider.ca_file.clone(), tls.clone());
-        Ok(tls)
+        self.made.trust.get_mut(file).context("what was just made is there")
     }
 
     /// A mail server of this provider. Listeners and deliveries that lead to the same one share it.
@@ -46,13 +90,16 @@ impl Providers {
     ) -> Result<Arc<Server>> {
         let tls = self.trust(provider)?;
         let key = (protocol, endpoint.clone(), provider.ca_file.clone());
-        let new = || Arc::new(Server::new(protocol, endpoint.clone(), tls));
-        Ok(Arc::clone(self.servers.entry(key).or_insert_with(new)))
+        let Made { servers, .. } = &mut self.made;
+        let former = self.former.servers.remove(&key);
+        let new = || former.unwrap_or_else(|| Server::new(protocol, endpoint.clone(), tls).into());
+        Ok(Arc::clone(servers.entry(key).or_insert_with(new)))
     }
 
     /// The servers that were asked for, of one protocol.
     pub(super) fn servers(&self, protocol: Protocol) -> impl Iterator<Item = &Arc<Server>> {
-        self.servers.iter().filter(move |((of, ..), _)| *of == protocol).map(|(_, server)| server)
+        let servers = self.made.servers.iter();
+        servers.filter(move |((of, ..), _)| *of == protocol).map(|(_, server)| server)
     }
 
     /// The token endpoint of each provider that an account has, by the provider's name.
@@ -60,10 +107,15 @@ impl Providers {
         &mut self,
         config: &Config,
     ) -> Result<HashMap<String, Arc<dyn TokenEndpoint>>> {
-        let mut endpoints: HashMap<String, Arc<dyn TokenEndpoint>> = HashMap::new();
+        let mut endpoints = HashMap::new();
         for provider in of_accounts(config) {
-            let client = http_client(&self.trust(provider)?)?;
-            endpoints.insert(provider.name.clone(), Arc::new(HttpEndpoint::new(client)));
+            let trust = self.trusting(provider)?;
+            let tokens = match &trust.tokens {
+                Some(tokens) => Arc::clone(tokens),
+                None => Arc::new(HttpEndpoint::new(http_client(&trust.tls)?)),
+            };
+            trust.tokens = Some(Arc::clone(&tokens));
+            endpoints.insert(provider.name.clone(), tokens);
         }
         Ok(endpoints)
     }

@@ -91,6 +91,18 @@ impl Listener {
     }
 }
 
+/// Wherever it stands in the file.
+impl PartialEq for Listener {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { protocol, addresses, tls, provider, upstream, .. } = self;
+        let Self { certificate, delivery, bare_lf, line: _, .. } = self;
+        (protocol, addresses, tls, provider, upstream)
+            == (&other.protocol, &other.addresses, &other.tls, &other.provider, &other.upstream)
+            && (certificate, delivery, bare_lf)
+                == (&other.certificate, &other.delivery, &other.bare_lf)
+    }
+}
+
 /// A certificate of an administrator's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateFiles {
@@ -101,7 +113,7 @@ pub struct CertificateFiles {
 }
 
 /// An `[[account]]`: a mailbox and how to get a token for it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Account {
     /// The user name that the client logs in with, and whose mailbox is opened. `*@DOMAIN` stands for every
     /// mailbox of a domain; [`Config::account`] gives the one that is meant.
@@ -123,7 +135,7 @@ pub struct Account {
 }
 
 /// An `[app.NAME]`: an app registration.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct App {
     /// NAME.
     pub name: String,
@@ -207,7 +219,7 @@ impl Grant {
 }
 
 /// A `[provider.NAME]` or a built-in one.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Provider {
     /// NAME.
     pub name: String,

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tracing::{debug, info};
 
 use crate::config::{Account, Device};
@@ -55,6 +56,8 @@ pub struct Submission {
     pub account: Arc<Account>,
     /// Who sends, if it has not logged in.
     pub device: Option<Arc<Device>>,
+    /// Asks the session to leave, when no message is under way.
+    pub leave: CancellationToken,
 }
 
 /// Relays until both sides are closed, one fails, or gatepost ends the session. `ahead` is what the client has
@@ -83,7 +86,10 @@ where
         moved_at: Instant::now(),
         idle: Box::pin(sleep(IDLE)),
         limit: None,
+        leaving: Box::pin(submission.leave.clone().cancelled_owned()),
+        leave: submission.leave,
         idled: false,
+        dismissed: false,
     };
     let end = poll_fn(|cx| relay.poll(cx)).await;
     relay.finish(end).await
@@ -111,8 +117,13 @@ struct Relay<C, U> {
     idle: Pin<Box<Sleep>>,
     /// How long a session may go on that is half over.
     limit: Option<Pin<Box<Sleep>>>,
+    leave: CancellationToken,
+    /// Comes to its end when `leave` is cancelled.
+    leaving: Pin<Box<WaitForCancellationFutureOwned>>,
     /// gatepost has ended it between two messages.
     idled: bool,
+    /// It was asked to.
+    dismissed: bool,
 }
 
 /// Which side has failed.
@@ -139,7 +150,7 @@ where
             if self.poll_limit(cx).is_ready() {
                 return Poll::Ready(Err(Broken::Client(io::ErrorKind::TimedOut.into())));
             }
-            if self.poll_idle(cx).is_pending() {
+            if self.poll_leave(cx).is_pending() && self.poll_idle(cx).is_pending() {
                 self.client.rest();
                 self.upstream.rest();
                 return Poll::Pending;
@@ -313,6 +324,24 @@ where
         limit.as_mut().poll(cx)
     }
 
+    /// Ready when it has ended a session that is asked to leave: between two messages (RFC 5321 section 3.8), or at a
+    /// MAIL that waits for its turn. What was sent of a message is answered first.
+    fn poll_leave(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.leave.is_cancelled() {
+            // For its wake-up alone.
+            let _ = self.leaving.as_mut().poll(cx);
+        }
+        let between = self.watch.is_idle() || self.asking.is_some();
+        if !self.leave.is_cancelled() || !between || self.client.closed || self.upstream.closed {
+            return Poll::Pending;
+        }
+        self.asking = None;
+        (self.idled, self.dismissed) = (true, true);
+        self.watch.end(&Refusal::ShuttingDown);
+        self.say();
+        Poll::Ready(())
+    }
+
     /// Ready when it has ended a session that stands in others' way.
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(turn) = &self.turn else { return Poll::Pending };
@@ -351,10 +380,12 @@ where
         if ended_here {
             // Closing with bytes unread would reset the connection and take the answer with it (RFC 1122
             // section 4.2.2.13).
-            let _ = timeout(LINGER, drain(&mut self.client.stream)).await;
+            let limit = if self.dismissed { LEAVE } else { LINGER };
+            let _ = timeout(limit, drain(&mut self.client.stream)).await;
         }
         let end = end.map_err(|(Broken::Client(error) | Broken::Upstream(error))| error);
-        Relayed { up: self.client.read, down: self.upstream.read, end }
+        let dismissed = ended_here && self.dismissed;
+        Relayed { up: self.client.read, down: self.upstream.read, end, dismissed }
     }
 }
 

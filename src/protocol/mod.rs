@@ -17,6 +17,7 @@ mod pop3;
 mod refusal;
 mod sasl;
 mod smtp;
+mod talk;
 mod upstream;
 
 pub use frontend::{Closing, Frontend, LocalTls, Step as FrontendStep};
@@ -28,4 +29,5 @@ pub use smtp::{
     ReceiverRules, ReceiverStep, Recipient, Reply, Submission, SubmissionStep, Submitted, Verdict,
     Watch, is_status, session_refusal, spool_keywords,
 };
+pub use talk::Talk;
 pub use upstream::{Goal, Rejection, Step as UpstreamStep, Upstream, Welcome};
