@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -40,7 +40,7 @@ use crate::upstream::Server;
 use crate::vocabulary::Protocol;
 pub use changes::Changes;
 use changes::refuse_if_restart_needed;
-use doors::{Doors, Opening, refuse_open_door};
+use doors::{Doors, Opening, refuse_no_listener, refuse_open_door};
 pub use file::WatchedFile;
 use providers::Providers;
 
@@ -150,6 +150,7 @@ impl App {
 
     /// Goes by another configuration from now on, or, if anything is wrong with it, by the one in force.
     pub fn reload(&mut self, config: Config) -> Result<Changes> {
+        refuse_no_listener(&config)?;
         refuse_if_restart_needed(&self.config, &config)?;
         let changes = Changes::between(&self.config, &config);
         let Lasting { access, tokens, pace, .. } = &self.lasting;
@@ -280,10 +281,6 @@ struct Ways<'a> {
 impl Ways<'_> {
     /// All that may fail. What is there already is used again, and nothing of it is changed.
     fn plan(&self, config: Arc<Config>, former: &Providers, doors: &Doors) -> Result<Plan> {
-        if config.listeners.is_empty() {
-            let file = config.file.display();
-            bail!("{file}: there is nothing to listen on\nhint: add a [[listener]] to {file}");
-        }
         refuse_open_door(&config, self.access)?;
         let mut providers = former.next();
         let endpoints = providers.token_endpoints(&config)?;

@@ -172,6 +172,15 @@ async fn accept(
     }
 }
 
+/// A file that is empty by mistake, or not written to its end yet.
+pub(super) fn refuse_no_listener(config: &Config) -> Result<()> {
+    if config.listeners.is_empty() {
+        let file = config.file.display();
+        bail!("{file}: there is nothing to listen on\nhint: add a [[listener]] to {file}");
+    }
+    Ok(())
+}
+
 /// No login can work, and somebody else could be the first to make it. A device needs no login.
 pub(super) fn refuse_open_door(config: &Config, access: &Access) -> Result<()> {
     let is_for_devices =
