@@ -36,7 +36,7 @@ use crate::net::{Relayed, ServerTls, relay, why_no_tls};
 use crate::oauth::Tokens;
 use crate::outbox::{Intake, Outbox, Source, Spool, Taken};
 use crate::pace::{Pace, Turn};
-use crate::protocol::{Closing, Login, Refusal, Rejection, Welcome, spool_keywords};
+use crate::protocol::{Closing, Login, Refusal, Rejection, Talk, Welcome, spool_keywords};
 use crate::sessions::Sessions;
 use crate::store::MismatchKind;
 use crate::upstream::{NoSession, Server, Session};
@@ -47,12 +47,16 @@ use client::{Asked, Client, write};
 /// minutes for a session that is at work; before a login a minute is plenty for any device.
 const LOGIN: Duration = Duration::from_secs(60);
 
-/// What all connections share.
+/// At a stop, for a client that is not logged in to hear its goodbye. Nothing is lost with it.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// What all connections of one configuration share. A reload makes another Gate for those that come later; what is
+/// not of the configuration is the same in both.
 pub struct Gate {
     /// The accounts.
     pub config: Arc<Config>,
     /// Who may log in.
-    pub access: Access,
+    pub access: Arc<Access>,
     /// With what they log in upstream.
     pub tokens: Arc<Tokens>,
     /// How much of it the provider takes.
@@ -96,7 +100,7 @@ enum Ending {
     Session(Relayed),
     /// After a session with the spool.
     Taken(Taken),
-    /// gatepost was stopped during the session.
+    /// gatepost was stopped during the session, or its mailbox left the configuration.
     Cut,
 }
 
@@ -188,7 +192,15 @@ impl Connection {
 
     /// The whole way. Its two halves are boxed, so that a session does not keep the memory of its login.
     async fn pass(&mut self, socket: TcpStream, seat: Seat) -> Result<Ending, Ending> {
-        let (client, guest, upstream) = Box::pin(self.let_in(socket, seat)).await?;
+        let stop = self.door.gate.stop.clone();
+        let overdue = async {
+            stop.cancelled().await;
+            sleep(FAREWELL).await;
+        };
+        let (client, guest, upstream) = tokio::select! {
+            let_in = Box::pin(self.let_in(socket, seat)) => let_in?,
+            () = overdue => return Err(Ending::Closed(Closing::ShuttingDown)),
+        };
         match upstream {
             Some((session, turn)) => Box::pin(self.relay(client, guest, session, turn)).await,
             None => Box::pin(self.take_mail(client, guest)).await,
@@ -318,7 +330,10 @@ impl Connection {
             () = gate.stop.cancelled() => return Err(Refusal::ShuttingDown),
         };
         Span::current().record("upstream", field::display(server.endpoint()));
-        let session = server.log_in_as(account, &gate.tokens).await;
+        let session = tokio::select! {
+            session = server.log_in_as(account, &gate.tokens) => session,
+            () = gate.stop.cancelled() => return Err(Refusal::ShuttingDown),
+        };
         if let Err(NoSession::Rejected(Rejection::Busy { wait, .. })) = &session {
             gate.pace.hold(account, listener.protocol, *wait);
         }
@@ -336,24 +351,31 @@ impl Connection {
         let Gate { sessions, pace, cut, .. } = &*self.door.gate;
         let Guest { account, device, .. } = guest;
         let protocol = self.door.listener.protocol;
-        let _counted = sessions.enter(&account.mailbox, protocol);
+        let counted = sessions.enter(&account.mailbox, protocol);
         let (mut stream, mut reply, ahead) = client.accept(&session.welcome, device.is_some());
         let Session { stream: mut upstream, mut unread, .. } = session;
         debug!("logged in");
         let relayed = async {
+            let leave = counted.leave();
             if protocol == Protocol::Smtp {
                 write(&mut stream, &reply).await?;
-                let submission = Submission { pace: Arc::clone(pace), turn, account, device };
+                let leave = leave.clone();
+                let submission =
+                    Submission { pace: Arc::clone(pace), turn, account, device, leave };
                 let relayed = relay_submission(stream, upstream, ahead, unread, submission);
                 return Ok(Box::pin(relayed).await);
             }
+            let mut talk = Talk::new(protocol);
+            talk.client(&ahead);
+            talk.server(&unread);
             reply.append(&mut unread);
             write(&mut stream, &reply).await?;
             write(&mut upstream, &ahead).await?;
-            Ok(relay(stream, upstream).await)
+            Ok(relay(stream, upstream, talk, leave).await)
         };
         tokio::select! {
             relayed = relayed => relayed.map(Ending::Session),
+            () = counted.overdue() => Ok(Ending::Cut),
             () = cut.cancelled() => Ok(Ending::Cut),
         }
     }
@@ -362,7 +384,7 @@ impl Connection {
     async fn take_mail(&self, client: Client, guest: Guest) -> Result<Ending, Ending> {
         let Door { listener, gate, .. } = &*self.door;
         let Guest { account, name, device } = guest;
-        let _counted = gate.sessions.enter(&account.mailbox, listener.protocol);
+        let counted = gate.sessions.enter(&account.mailbox, listener.protocol);
         let (mut stream, reply, ahead) = client.accept(&Welcome::default(), device.is_some());
         write(&mut stream, &reply).await?;
         let intake = Intake {
@@ -378,10 +400,11 @@ impl Connection {
                 sender: account.sender.clone(),
             },
             device: device.as_deref(),
-            stop: &gate.stop,
+            stop: counted.leave(),
         };
         tokio::select! {
             taken = intake.take(stream, &ahead) => Ok(Ending::Taken(taken)),
+            () = counted.overdue() => Ok(Ending::Cut),
             () = gate.cut.cancelled() => Ok(Ending::Cut),
         }
     }
@@ -422,12 +445,15 @@ impl fmt::Display for Ending {
             Self::Handshake(error) => {
                 write!(f, "no TLS with the client: {} ({error})", why_no_tls(error))
             }
+            Self::Session(Relayed { end: Ok(()), dismissed: true, .. }) => {
+                f.write_str("session ended by gatepost, with nothing under way")
+            }
             Self::Session(Relayed { end: Ok(()), .. }) => f.write_str("session done"),
             Self::Session(Relayed { end: Err(error), .. }) => {
                 write!(f, "session broken off: {error}")
             }
             Self::Taken(taken) => taken.fmt(f),
-            Self::Cut => f.write_str("session ended because gatepost was stopped"),
+            Self::Cut => f.write_str("session cut off: gatepost stops, or its mailbox is gone"),
         }
     }
 }

@@ -8,7 +8,7 @@
 pub mod helper;
 
 use std::process::Stdio;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -19,12 +19,15 @@ use tracing::{info, warn};
 /// For the command to end: a mail server or a chat's web hook may be slow.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The command that calls people; none: the log and `gatepost status` alone tell them.
+/// The command that calls people; none: the log and `gatepost status` alone tell them. Clones call by the same one.
 #[derive(Clone, Debug, Default)]
-pub struct Attention {
+pub struct Attention(Arc<RwLock<Settings>>);
+
+#[derive(Debug, Default)]
+struct Settings {
     command: Arc<[String]>,
     /// Variables of the environment that the command must not see.
-    secret_variables: Arc<[String]>,
+    secret_variables: Vec<String>,
 }
 
 /// Why a person is called.
@@ -64,19 +67,26 @@ enum Outcome {
 impl Attention {
     /// Runs `command`, without `secret_variables` in its environment.
     pub fn new(command: Vec<String>, secret_variables: Vec<String>) -> Self {
-        Self { command: command.into(), secret_variables: secret_variables.into() }
+        Self(Arc::new(RwLock::new(Settings { command: command.into(), secret_variables })))
+    }
+
+    /// Runs another command from now on.
+    pub fn set(&self, command: Vec<String>, secret_variables: Vec<String>) {
+        let settings = Settings { command: command.into(), secret_variables };
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = settings;
     }
 
     /// Starts the command, and lets it run.
     pub fn call(&self, call: Call) {
-        let Some(program) = self.command.first().cloned() else { return };
+        let settings = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(program) = settings.command.first().cloned() else { return };
         let Call { event, account, reason, remedy } = call;
-        let (event, secret_variables) = (event.to_owned(), self.secret_variables.to_vec());
+        let (event, secret_variables) = (event.to_owned(), settings.secret_variables.clone());
         let message = Message { event, account, reason, remedy, secret_variables };
-        if helper::take(&self.command, &message) {
+        if helper::take(&settings.command, &message) {
             return;
         }
-        let command = Arc::clone(&self.command);
+        let command = Arc::clone(&settings.command);
         tokio::spawn(async move {
             message.run(&command).await.log(&message.account, &program);
         });

@@ -18,6 +18,7 @@ mod logs;
 mod password;
 mod run;
 mod send_test;
+mod signals;
 mod spool;
 mod status;
 mod ui;
@@ -110,8 +111,8 @@ fn run_command(cli: Cli) -> Result<()> {
         Command::Init(args) => wait_for(init::init(named, *args)),
         Command::Run(args) => {
             // Before there are threads: those that begin later are confined too.
-            let config = run::prepare(file, &args)?;
-            wait_for(run::run(config))
+            let prepared = run::prepare(file, &args)?;
+            wait_for(run::run(prepared))
         }
         Command::Check => check::check(file),
         Command::Certificate(args) => certificate::certificate(file, args),

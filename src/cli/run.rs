@@ -3,15 +3,17 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
+use super::signals::{HangUp, StopSignal};
 use super::{UsageError, logs, ui};
-use crate::app::App;
+use crate::app::{App, WatchedFile};
 use crate::attention::helper;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::confine::{Confinement, Reach, confine};
 use crate::descriptors;
+use crate::explain::split_hint;
 use crate::net::{inherit, unclaimed};
 use crate::private_file;
 use crate::supervisor;
@@ -23,10 +25,18 @@ pub(super) struct Args {
     log_format: logs::LogFormat,
 }
 
+/// What the proxy starts with.
+pub(super) struct Prepared {
+    config: Config,
+    file: WatchedFile,
+}
+
 /// What comes before the runtime: the log, the configuration, what the service manager has passed, the confinement.
-pub(super) fn prepare(file: &Path, args: &Args) -> Result<Config> {
+pub(super) fn prepare(file: &Path, args: &Args) -> Result<Prepared> {
     logs::start(args.log_format);
     inherit()?;
+    // Before it is read.
+    let watched = WatchedFile::new(file);
     let config = Config::load(file)?;
     if config.listeners.is_empty() {
         let hint = format!("add a [[listener]] to {}", file.display());
@@ -37,7 +47,7 @@ pub(super) fn prepare(file: &Path, args: &Args) -> Result<Config> {
     } else {
         warn!("not confined: the configuration has confine = false");
     }
-    Ok(config)
+    Ok(Prepared { config, file: watched })
 }
 
 fn confine_to(config: &Config) -> Result<()> {
@@ -55,23 +65,60 @@ fn confine_to(config: &Config) -> Result<()> {
     Ok(())
 }
 
-pub(super) async fn run(config: Config) -> Result<()> {
-    let mut stop = StopSignal::new()?;
+pub(super) async fn run(prepared: Prepared) -> Result<()> {
+    let Prepared { config, file: mut watched } = prepared;
+    let (mut stop, mut hang_up) = (StopSignal::new()?, HangUp::new()?);
+    let file = config.file.clone();
     tell_descriptors(&config, descriptors::raise_limit());
-    let app = App::start(config, Clock::system()).await?;
+    let mut app = App::start(config, Clock::system()).await?;
+    let ready = listening(&app);
+    tell_unclaimed();
+    ui::say(&format!("gatepost is ready: {ready}"));
+    supervisor::ready(&ready);
+    tokio::spawn(supervisor::keep_watchdog());
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.received() => break,
+            () = hang_up.received() => watched.read_now(),
+            () = watched.changed() => {}
+        }
+        supervisor::reloading();
+        reload(&mut app, &file);
+        supervisor::ready(&listening(&app));
+    }
+    ui::say("gatepost is stopping");
+    supervisor::stopping();
+    // A second signal: at once.
+    app.stop_or(stop.received()).await;
+    Ok(())
+}
+
+fn listening(app: &App) -> String {
     let listening = app.listening().iter();
-    let listening: Vec<_> = listening.map(|(what, at)| format!("{what} on {at}")).collect();
+    listening.map(|(what, at)| format!("{what} on {at}")).collect::<Vec<_>>().join(", ")
+}
+
+fn tell_unclaimed() {
     for address in unclaimed() {
         warn!(%address, "the service manager listens there, but no [[listener]] does: clients wait for ever");
     }
-    ui::say(&format!("gatepost is ready: {}", listening.join(", ")));
-    supervisor::ready(&listening.join(", "));
-    tokio::spawn(supervisor::keep_watchdog());
-    stop.received().await;
-    ui::say("gatepost is stopping");
-    supervisor::stopping();
-    app.stop().await;
-    Ok(())
+}
+
+/// Goes by the file as it is now, or says what is wrong with it.
+fn reload(app: &mut App, file: &Path) {
+    let reloaded = Config::load(file).map_err(Into::into).and_then(|config| app.reload(config));
+    match reloaded {
+        Ok(changes) => info!(%changes, "configuration reloaded"),
+        Err(wrong) => {
+            let wrong = format!("{wrong:#}");
+            let (reason, hint) = split_hint(&wrong);
+            error!(
+                reason,
+                hint, "configuration not reloaded; gatepost goes on with the former one"
+            );
+        }
+    }
 }
 
 /// Where the waiting alone could take half of what may be open, sessions may find nothing left.
@@ -83,44 +130,5 @@ fn tell_descriptors(config: &Config, limit: Option<u64>) {
             "few files may be open (a session takes two): raise it by ulimit -n or LimitNOFILE, or lower waiting of [guard]"
         ),
         limit => debug!(limit, "files that may be open"),
-    }
-}
-
-/// SIGTERM or SIGINT; Ctrl-C elsewhere.
-pub(super) struct StopSignal {
-    #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
-    /// Held, so that a file that may not become larger (setrlimit(2), RLIMIT_FSIZE) is an error of the write as on a
-    /// full disk, and not the end of the process.
-    #[cfg(unix)]
-    _file_size: tokio::signal::unix::Signal,
-}
-
-impl StopSignal {
-    /// From now on the signals don't end the process.
-    pub(super) fn new() -> Result<Self> {
-        #[cfg(unix)]
-        {
-            use tokio::signal::unix::{SignalKind, signal};
-            let file_size = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
-            Ok(Self {
-                terminate: signal(SignalKind::terminate()).context("SIGTERM")?,
-                _file_size: signal(file_size).context("SIGXFSZ")?,
-            })
-        }
-        #[cfg(not(unix))]
-        Ok(Self {})
-    }
-
-    /// Waits for one.
-    pub(super) async fn received(&mut self) {
-        let interrupt = tokio::signal::ctrl_c();
-        #[cfg(unix)]
-        tokio::select! {
-            _ = interrupt => {}
-            _ = self.terminate.recv() => {}
-        }
-        #[cfg(not(unix))]
-        let _ = interrupt.await;
     }
 }

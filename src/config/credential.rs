@@ -95,7 +95,7 @@ pub enum SigningAlgorithm {
 }
 
 /// Where a secret is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum SecretSource {
     /// In this environment variable.
     Env(String),

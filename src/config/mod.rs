@@ -115,6 +115,19 @@ impl Listener {
     }
 }
 
+/// Wherever it stands in the file.
+impl PartialEq for Listener {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { protocol, addresses, tls, provider, upstream, .. } = self;
+        let Self { certificate, names, proxy_protocol, delivery, bare_lf, .. } = self;
+        (protocol, addresses, tls, provider, upstream)
+            == (&other.protocol, &other.addresses, &other.tls, &other.provider, &other.upstream)
+            && (certificate, names) == (&other.certificate, &other.names)
+            && (proxy_protocol, delivery, bare_lf)
+                == (&other.proxy_protocol, &other.delivery, &other.bare_lf)
+    }
+}
+
 /// A certificate of an administrator's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateFiles {
@@ -125,7 +138,7 @@ pub struct CertificateFiles {
 }
 
 /// An `[[account]]`: a mailbox and how to get a token for it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Account {
     /// The user name that the client logs in with, and whose mailbox is opened. `*@DOMAIN` stands for every
     /// mailbox of a domain; [`Config::account`] gives the one that is meant.
@@ -147,7 +160,7 @@ pub struct Account {
 }
 
 /// An `[app.NAME]`: an app registration.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct App {
     /// NAME.
     pub name: String,
@@ -231,7 +244,7 @@ impl Grant {
 }
 
 /// A `[provider.NAME]` or a built-in one.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Provider {
     /// NAME.
     pub name: String,

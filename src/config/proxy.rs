@@ -9,7 +9,7 @@ use url::Url;
 use super::SecretSource;
 
 /// By which proxy the providers' servers are reached.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Proxy {
     /// By the one that the system names, if it does.
     #[default]
@@ -21,7 +21,7 @@ pub enum Proxy {
 }
 
 /// An HTTP proxy that makes tunnels by CONNECT (RFC 9110 section 9.3.6).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ProxyServer {
     /// `http://HOST:PORT`, or `https://` if the proxy itself is spoken to by TLS.
     pub url: Url,

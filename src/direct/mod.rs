@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tracing::{debug, info};
 
 use crate::config::{Account, Device};
@@ -52,6 +53,8 @@ pub struct Submission {
     pub account: Arc<Account>,
     /// Who sends, if it has not logged in.
     pub device: Option<Arc<Device>>,
+    /// Asks the session to leave, when no message is under way.
+    pub leave: CancellationToken,
 }
 
 /// Relays until both sides are closed, one fails, or gatepost ends the session. `ahead` is what the client has
@@ -79,7 +82,10 @@ where
         device: submission.device,
         standstill: Standstill::watch(),
         idle: Box::pin(sleep(IDLE)),
+        leaving: Box::pin(submission.leave.clone().cancelled_owned()),
+        leave: submission.leave,
         idled: false,
+        dismissed: false,
     };
     let end = poll_fn(|cx| relay.poll(cx)).await;
     relay.finish(end).await
@@ -105,8 +111,13 @@ struct Relay<C, U> {
     /// How long a session may go on in which nothing moves.
     standstill: Standstill,
     idle: Pin<Box<Sleep>>,
+    leave: CancellationToken,
+    /// Comes to its end when `leave` is cancelled.
+    leaving: Pin<Box<WaitForCancellationFutureOwned>>,
     /// gatepost has ended it between two messages.
     idled: bool,
+    /// It was asked to.
+    dismissed: bool,
 }
 
 /// Which side has failed.
@@ -133,7 +144,7 @@ where
             if let Poll::Ready(error) = self.poll_standstill(cx) {
                 return Poll::Ready(Err(Broken::Client(error)));
             }
-            if self.poll_idle(cx).is_pending() {
+            if self.poll_leave(cx).is_pending() && self.poll_idle(cx).is_pending() {
                 self.client.rest();
                 self.upstream.rest();
                 return Poll::Pending;
@@ -300,6 +311,24 @@ where
         }
     }
 
+    /// Ready when it has ended a session that is asked to leave: between two messages (RFC 5321 section 3.8), or at a
+    /// MAIL that waits for its turn. What was sent of a message is answered first.
+    fn poll_leave(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.leave.is_cancelled() {
+            // For its wake-up alone.
+            let _ = self.leaving.as_mut().poll(cx);
+        }
+        let between = self.watch.is_idle() || self.asking.is_some();
+        if !self.leave.is_cancelled() || !between || self.client.closed || self.upstream.closed {
+            return Poll::Pending;
+        }
+        self.asking = None;
+        (self.idled, self.dismissed) = (true, true);
+        self.watch.end(&Refusal::ShuttingDown);
+        self.say();
+        Poll::Ready(())
+    }
+
     /// Ready when it has ended a session that stands in others' way.
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(turn) = &self.turn else { return Poll::Pending };
@@ -338,10 +367,12 @@ where
         if ended_here {
             // Closing with bytes unread would reset the connection and take the answer with it (RFC 1122
             // section 4.2.2.13).
-            let _ = timeout(LINGER, drain(&mut self.client.stream)).await;
+            let limit = if self.dismissed { LEAVE } else { LINGER };
+            let _ = timeout(limit, drain(&mut self.client.stream)).await;
         }
         let end = end.map_err(|(Broken::Client(error) | Broken::Upstream(error))| error);
-        Relayed { up: self.client.read, down: self.upstream.read, end }
+        let dismissed = ended_here && self.dismissed;
+        Relayed { up: self.client.read, down: self.upstream.read, end, dismissed }
     }
 }
 

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -36,6 +36,22 @@ pub(super) struct Demand {
     pub(super) reply: oneshot::Sender<Result<AccessToken, NoToken>>,
 }
 
+/// What the requests of a principal are made with.
+#[derive(Clone)]
+pub(super) struct Basis {
+    pub(super) principal: Principal,
+    /// One of its mailboxes, to tell people which sign-in it is about.
+    pub(super) mailbox: String,
+    pub(super) endpoint: Arc<dyn TokenEndpoint>,
+}
+
+impl Basis {
+    /// Whether they are the same requests.
+    pub(super) fn asks_as(&self, other: &Self) -> bool {
+        self.principal.asks_as(&other.principal) && Arc::ptr_eq(&self.endpoint, &other.endpoint)
+    }
+}
+
 pub(super) struct Renewal {
     pub(super) principal: Principal,
     /// One of its mailboxes, to tell people which sign-in it is about.
@@ -46,21 +62,22 @@ pub(super) struct Renewal {
     pub(super) attention: Attention,
     /// Another process has written to the store.
     pub(super) news: Arc<Notify>,
+    /// Another configuration is in force.
+    basis: watch::Receiver<Basis>,
     pub(super) state: State,
 }
 
 impl Renewal {
     pub(super) fn new(
-        principal: Principal,
-        mailbox: String,
-        endpoint: Arc<dyn TokenEndpoint>,
+        mut basis: watch::Receiver<Basis>,
         store: Store,
         clock: Clock,
         attention: Attention,
     ) -> Self {
+        let Basis { principal, mailbox, endpoint } = basis.borrow_and_update().clone();
         let state = State::new(&principal, clock.now());
         let news = Arc::default();
-        Self { principal, mailbox, endpoint, store, clock, attention, news, state }
+        Self { principal, mailbox, endpoint, store, clock, attention, news, basis, state }
     }
 
     /// What logins see of the token for `resource`.
@@ -86,6 +103,7 @@ impl Renewal {
                     None => break,
                 },
                 () = news.notified() => self.look().await,
+                Ok(()) = self.basis.changed() => self.begin_anew().await,
                 // Whatever has kept news of the store away, it keeps them no longer than this.
                 () = sleep(pause.min(LONGEST_SLEEP).min(self.state.unsaved_in())) => self.look().await,
             }
@@ -117,6 +135,23 @@ impl Renewal {
         if self.state.time.has_jumped(self.clock.now()) {
             info!(principal = %self.principal, "the clock has jumped: tokens are judged anew");
             self.state.slots().into_iter().for_each(Slot::begin_anew);
+        }
+    }
+
+    /// Under another configuration. What was published stays if it was asked for in the same way; nothing that went
+    /// wrong counts any more.
+    async fn begin_anew(&mut self) {
+        let basis = self.basis.borrow_and_update().clone();
+        self.state.graph.keep(basis.principal.graph);
+        (self.principal, self.mailbox, self.endpoint) =
+            (basis.principal, basis.mailbox, basis.endpoint);
+        for slot in self.state.slots() {
+            slot.begin_anew();
+        }
+        if self.state.unsaved.is_none() {
+            // As at a start.
+            self.state.revision = None;
+            self.look().await;
         }
     }
 

@@ -80,6 +80,11 @@ impl Slot {
         }
     }
 
+    /// Whether it is renewed in the background from now on.
+    pub(super) fn keep(&mut self, kept: bool) {
+        self.kept = kept;
+    }
+
     pub(super) fn is_refused(&self) -> bool {
         matches!(self.trouble, Some(NoToken::SignInNeeded(_)))
     }
@@ -203,8 +208,8 @@ impl Slot {
         self.trouble = None;
     }
 
-    /// The clock was set, or the machine has slept: what was out of order may be no more, and a refusal may have been
-    /// of an assertion with the wrong time.
+    /// Forgets what went wrong. Another configuration is in force; or the clock was set, or the machine has slept: what
+    /// was out of order may be no more, and a refusal may have been of an assertion with the wrong time.
     pub(super) fn begin_anew(&mut self) {
         self.backoff.reset();
         self.demand_backoff.reset();

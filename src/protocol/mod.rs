@@ -18,6 +18,7 @@ mod proxy_header;
 mod refusal;
 mod sasl;
 mod smtp;
+mod talk;
 mod upstream;
 
 pub use frontend::{Closing, Frontend, LocalTls, Step as FrontendStep};
@@ -30,4 +31,5 @@ pub use smtp::{
     ReceiverRules, ReceiverStep, Recipient, Reply, Submission, SubmissionStep, Submitted, Verdict,
     Watch, is_status, session_refusal, spool_keywords,
 };
+pub use talk::Talk;
 pub use upstream::{Goal, Phase, Rejection, Step as UpstreamStep, Upstream, Welcome};
