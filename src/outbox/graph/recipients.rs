@@ -11,6 +11,13 @@ use crate::protocol::Envelope;
 const NAME: usize = 8;
 const SEPARATOR: usize = 4;
 
+/// Names the envelope's recipients in a header that lacks some; the error tells why Graph can't send it.
+pub fn add_hidden_recipients(message: &mut Vec<u8>, envelope: &Envelope) -> Result<(), String> {
+    let hidden = Hidden::of(message, envelope).map_err(|strangers| strangers.said())?;
+    hidden.add_to(message);
+    Ok(())
+}
+
 /// Recipients that the header does not name yet.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Hidden(Vec<String>);
