@@ -85,7 +85,7 @@ pub enum Rejection {
 
 impl Rejection {
     /// The same, of an upstream that has not seen the token yet: another one would not help.
-    pub(super) fn before_token(self) -> Self {
+    fn before_token(self) -> Self {
         match self {
             Self::Token { said } => Self::NotPermitted { said },
             other => other,
@@ -123,6 +123,8 @@ pub struct Upstream {
     input: Input,
     lines: u32,
     next: Option<Action>,
+    /// The token has gone out.
+    told: bool,
 }
 
 impl Upstream {
@@ -136,7 +138,7 @@ impl Upstream {
             Protocol::Pop3 => Box::new(Pop3Upstream::new(encrypted, goal)),
             Protocol::Smtp => Box::new(SmtpUpstream::new(encrypted, goal, host)),
         };
-        Self { dialect, input: Input::default(), lines: 0, next: None }
+        Self { dialect, input: Input::default(), lines: 0, next: None, told: false }
     }
 
     /// Takes what the upstream sent.
@@ -160,13 +162,17 @@ impl Upstream {
                 Action::Send(line) => {
                     return Step::Write(Secret::new(format!("{line}\r\n").into_bytes()));
                 }
-                Action::SendToken(line) => return Step::Write(line),
+                Action::SendToken(line) => {
+                    self.told = true;
+                    return Step::Write(line);
+                }
                 Action::StartTls if !self.input.is_empty() => {
                     return Step::Failed(broken("plain text behind its answer to STARTTLS"));
                 }
                 Action::StartTls => return Step::StartTls,
                 Action::Ready(welcome) => return Step::Ready(welcome),
-                Action::Reject(rejection) => return Step::Failed(rejection),
+                Action::Reject(rejection) if self.told => return Step::Failed(rejection),
+                Action::Reject(rejection) => return Step::Failed(rejection.before_token()),
             }
         }
     }
