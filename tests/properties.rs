@@ -3,67 +3,137 @@
 //! Invariant: each property drives the machines the way a connection does, with the input split anywhere.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
-#[path = "support/pieces.rs"]
-mod pieces;
+#[path = "../fuzz/src/lib.rs"]
+#[allow(dead_code, reason = "the fuzz targets need all of it")]
+mod fuzz;
 
-use std::collections::VecDeque;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD};
-use gatepost::protocol::{
-    Closing, Frontend, FrontendStep, Goal, LocalTls, Refusal, Upstream, UpstreamStep, Welcome,
-    Xoauth2,
-};
-use gatepost::secret::Secret;
-use gatepost::vocabulary::{Protocol, TlsMode};
-use pieces::split;
+use fuzz::case::Split;
+use fuzz::frontend::{End, Setup};
+use gatepost::config::Config;
+use gatepost::oauth::read_answer;
+use gatepost::vocabulary::Protocol;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
+use serde_json::json;
 
-const TOKEN: &str = "t0ken";
+/// The targets of `fuzz/fuzz_targets`, and what they call.
+const TARGETS: [(&str, fn(&[u8])); 21] = [
+    ("challenge", fuzz::upstream::check_challenge),
+    ("claims", fuzz::tokens::check_claims),
+    ("config", fuzz::config::check),
+    ("frontend_imap", |data| fuzz::frontend::check(Protocol::Imap, data)),
+    ("frontend_pop3", |data| fuzz::frontend::check(Protocol::Pop3, data)),
+    ("frontend_smtp", |data| fuzz::frontend::check(Protocol::Smtp, data)),
+    ("graph_answer", fuzz::graph::check_answer),
+    ("graph_recipients", fuzz::graph::check_recipients),
+    ("header", fuzz::mend::check),
+    ("mime", fuzz::mime::check),
+    ("redirect", fuzz::redirect::check),
+    ("sasl", fuzz::sasl::check),
+    ("smtp_content", fuzz::smtp_content::check),
+    ("smtp_receiver", fuzz::smtp_receiver::check),
+    ("smtp_submission", fuzz::smtp_submission::check),
+    ("smtp_watch", fuzz::smtp_watch::check),
+    ("spool_entry", fuzz::spool_entry::check),
+    ("token_response", fuzz::tokens::check_answer),
+    ("upstream_imap", |data| fuzz::upstream::check(Protocol::Imap, data)),
+    ("upstream_pop3", |data| fuzz::upstream::check(Protocol::Pop3, data)),
+    ("upstream_smtp", |data| fuzz::upstream::check(Protocol::Smtp, data)),
+];
+
+/// What the fuzzers begin with, and what they once found.
+#[test]
+fn seeds() {
+    let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
+    let sources = names(&fuzz.join("fuzz_targets"));
+    let targets = TARGETS.map(|(target, _)| format!("{target}.rs"));
+    assert_eq!(sources, targets, "TARGETS lacks a target, or there is one too many");
+    for (target, check) in TARGETS {
+        let folder = fuzz.join("seeds").join(target);
+        let seeds = names(&folder);
+        assert!(!seeds.is_empty(), "{target} has no seeds");
+        for seed in seeds {
+            let data = fs::read(folder.join(&seed)).unwrap();
+            // The name is told only if it fails.
+            let checked = std::panic::catch_unwind(|| check(&data));
+            assert!(checked.is_ok(), "fuzz/seeds/{target}/{seed}");
+        }
+    }
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap_or_else(|_| panic!("no {}", folder.display()));
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1024, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Any bytes of a client: no panic, no forged user name, no login before TLS, clean answers, and the
-    /// same ones however the bytes are split.
+    /// Any bytes of a client, in words that lead further than a fuzzer gets by chance.
     #[test]
-    fn any_client(
-        protocol in protocol(),
-        tls in select(vec![LocalTls::Never, LocalTls::Offered, LocalTls::Active]),
-        input in input(FROM_CLIENTS),
-        sizes in sizes(),
-        refused in 0_usize..4,
-        open in any::<bool>(),
-    ) {
-        let serve = |chunks| serve(protocol, tls, open, chunks, refused);
-        let whole = serve(VecDeque::from([input.clone()]));
-        prop_assert_eq!(&serve(split(&input, &sizes)), &whole);
-        prop_assert_eq!(&serve(split(&input, &[1])), &whole);
-        prop_assert!(open || whole.end != "device");
-        prop_assert!(is_clean(&whole.said), "{:?}", String::from_utf8_lossy(&whole.said));
-        for (user, _) in &whole.logins {
-            prop_assert!(!user.is_empty() && !user.chars().any(char::is_control), "{:?}", user);
-        }
-        prop_assert!(tls != LocalTls::Offered || whole.logins.is_empty());
+    fn any_client(protocol in protocol(), choices in any::<[u8; 3]>(), input in input(FROM_CLIENTS)) {
+        fuzz::frontend::check(protocol, &[&choices[..], &input].concat());
     }
 
-    /// Any bytes of an upstream: no panic, no token before TLS, clean commands, and the same ones however
-    /// the bytes are split.
+    /// Any bytes of an upstream.
     #[test]
-    fn any_upstream(
-        protocol in protocol(),
-        tls in select(vec![TlsMode::StartTls, TlsMode::Implicit]),
-        input in input(FROM_UPSTREAMS),
-        sizes in sizes(),
-        ask in any::<bool>(),
+    fn any_upstream(protocol in protocol(), choices in any::<[u8; 3]>(), input in input(FROM_UPSTREAMS)) {
+        fuzz::upstream::check(protocol, &[&choices[..], &input].concat());
+    }
+
+    /// Any credentials, and any words in their place, through all three protocols.
+    #[test]
+    fn any_exchange(choices in any::<[u8; 3]>(), user in "[a-z\0\x01@ é]{0,12}", behind in password()) {
+        fuzz::sasl::check(&[&choices[..], user.as_bytes(), b"\0", user.as_bytes(), b"\0", &behind].concat());
+        fuzz::sasl::check(&[&choices[..], user.as_bytes(), b"\n", &behind].concat());
+        fuzz::sasl::check(&[&choices[..], encode(user.as_bytes()).as_bytes(), b"\n", encode(&behind).as_bytes()].concat());
+    }
+
+    /// A token endpoint's answer is read as it was written, and any other is an error that stays one.
+    #[test]
+    fn any_answer(
+        choices in any::<[u8; 3]>(),
+        token in "[!-~]{1,40}",
+        life in 0_u32..200_000,
+        text in any::<bool>(),
+        odd in "[ -~\\n\\x01é]{0,60}",
     ) {
-        let whole = call(protocol, tls, VecDeque::from([input.clone()]), ask);
-        prop_assert_eq!(&call(protocol, tls, split(&input, &sizes), ask), &whole);
-        prop_assert_eq!(&call(protocol, tls, split(&input, &[1]), ask), &whole);
-        prop_assert!(is_clean(&whole.said), "{:?}", String::from_utf8_lossy(&whole.said));
-        let token_said = contains(&whole.said, xoauth2_message().as_bytes());
-        prop_assert!(!(token_said && tls == TlsMode::StartTls), "the token went out in plain text");
+        let expires_in = if text { json!(life.to_string()) } else { json!(life) };
+        let body = json!({ "access_token": token, "expires_in": expires_in, "error_description": odd });
+        let answer = read_answer(200, None, body.to_string().as_bytes()).unwrap();
+        prop_assert_eq!(answer.access_token.expose(), &token);
+        prop_assert_eq!(answer.expires_in, Duration::from_secs(u64::from(life)));
+        let words = json!({ "error": odd, "error_description": token, "trace_id": odd });
+        for body in [body.to_string(), words.to_string(), odd] {
+            fuzz::tokens::check_answer(&[&choices[..], b"\n", body.as_bytes()].concat());
+            fuzz::graph::check_answer(&[&choices[..], body.as_bytes()].concat());
+            fuzz::tokens::check_claims(&[&choices[..], body.as_bytes()].concat());
+        }
+    }
+
+    /// Names come out of a configuration as they were written into it, or it is refused.
+    #[test]
+    fn any_names(mailbox in "[a-zé\\x01\\t @*\"\\\\'.-]{0,20}(@[a-z.]{0,8})?", alias in "[ -~\\x7fß]{0,16}") {
+        let quoted = |text: &str| toml::Value::String(text.into()).to_string();
+        let text = format!(
+            "state_dir = \"s\"\n[[listener]]\nprotocol = \"imap\"\nlisten = \"127.0.0.1:1143\"\n\
+             [app.a]\ntenant = \"t\"\nclient_id = \"c\"\n\
+             [[account]]\napp = \"a\"\nmailbox = {}\naliases = [{}]\n",
+            quoted(&mailbox), quoted(&alias)
+        );
+        fuzz::config::check(text.as_bytes());
+        if let Ok(config) = Config::parse_without_secrets(Path::new("/x.toml"), &text) {
+            prop_assert_eq!((&config.accounts[0].mailbox, &config.accounts[0].aliases), (&mailbox, &vec![alias]));
+        }
     }
 
     /// A legal login in any form comes out as exactly that login, and what stands behind it as unread.
@@ -74,127 +144,15 @@ proptest! {
         password in password(),
         form in any::<Index>(),
         behind in prop::collection::vec(any::<u8>(), 0..20),
-        sizes in sizes(),
+        sizes in any::<u16>(),
     ) {
         let forms = forms(protocol, &user, &password);
         let mut input = form.get(&forms).clone();
         let shown = String::from_utf8_lossy(&input).into_owned();
         input.extend(&behind);
-        let outcome = serve(protocol, LocalTls::Never, false, split(&input, &sizes), 0);
+        let outcome = fuzz::frontend::serve(&Setup::plain(protocol), &input, Split::Sizes(sizes));
         prop_assert_eq!(&outcome.logins, &vec![(user, password)], "{}", shown);
-        prop_assert_eq!((&outcome.end[..], &outcome.unread), ("accepted", &behind), "{}", shown);
-    }
-}
-
-/// All that can be seen of a session.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Outcome {
-    said: Vec<u8>,
-    logins: Vec<(String, Vec<u8>)>,
-    end: String,
-    unread: Vec<u8>,
-}
-
-/// Drives a Frontend; the first `refused` logins are refused, the next one is let through.
-fn serve(
-    protocol: Protocol,
-    tls: LocalTls,
-    open: bool,
-    mut chunks: VecDeque<Vec<u8>>,
-    refused: usize,
-) -> Outcome {
-    let mut frontend = Frontend::new(protocol, tls, vec!["SIZE 1000".into()]);
-    if open {
-        frontend = frontend.open_to_device();
-    }
-    let mut outcome = Outcome { said: frontend.greeting(), ..Outcome::default() };
-    let close = |mut frontend: Frontend, mut outcome: Outcome, closing| {
-        outcome.said.extend(frontend.goodbye(closing));
-        outcome.end = format!("{closing:?}");
-        outcome
-    };
-    loop {
-        match frontend.step() {
-            FrontendStep::Read => match chunks.pop_front() {
-                Some(chunk) => frontend.push(&chunk),
-                None => return outcome,
-            },
-            FrontendStep::Write(octets) => outcome.said.extend(octets),
-            FrontendStep::StartTls(reply) if chunks.is_empty() => {
-                outcome.said.extend(reply);
-                frontend.tls_started();
-            }
-            // What comes in plain text behind the answer fails as a TLS handshake.
-            FrontendStep::StartTls(_) => {
-                return close(frontend, outcome, Closing::PlaintextBehindStartTls);
-            }
-            FrontendStep::Close(closing) => return close(frontend, outcome, closing),
-            FrontendStep::Device => {
-                outcome.unread = frontend
-                    .into_unread()
-                    .into_iter()
-                    .chain(chunks.into_iter().flatten())
-                    .collect();
-                outcome.end = "device".into();
-                return outcome;
-            }
-            FrontendStep::Login(login) => {
-                outcome.logins.push((login.user, login.password.expose().clone()));
-                if outcome.logins.len() <= refused {
-                    let answer = frontend.refuse(&Refusal::BadCredentials);
-                    outcome.said.extend(answer);
-                    continue;
-                }
-                let (answer, unread) = frontend.accept(&Welcome::default());
-                outcome.said.extend(answer);
-                outcome.unread = unread.into_iter().chain(chunks.into_iter().flatten()).collect();
-                outcome.end = "accepted".into();
-                return outcome;
-            }
-        }
-    }
-}
-
-/// Drives an Upstream.
-fn call(protocol: Protocol, tls: TlsMode, mut chunks: VecDeque<Vec<u8>>, ask: bool) -> Outcome {
-    let token = Secret::new(String::from(TOKEN));
-    let goal = Goal::Login(Xoauth2::new("jane", &token).unwrap());
-    let mut upstream = Upstream::new(protocol, tls, goal, "gatepost.local", ask);
-    let mut outcome = Outcome::default();
-    loop {
-        match upstream.step() {
-            UpstreamStep::Read => match chunks.pop_front() {
-                Some(chunk) => upstream.push(&chunk),
-                None => return outcome,
-            },
-            UpstreamStep::Write(octets) => outcome.said.extend(octets.expose()),
-            UpstreamStep::StartTls if chunks.is_empty() => {
-                outcome.end = "TLS".into();
-                return outcome;
-            }
-            UpstreamStep::StartTls => {
-                outcome.end = "plain text behind its answer to STARTTLS".into();
-                return outcome;
-            }
-            UpstreamStep::Ready(welcome) => {
-                outcome.end = format!("{welcome:?}");
-                outcome.unread = upstream
-                    .into_unread()
-                    .into_iter()
-                    .chain(chunks.into_iter().flatten())
-                    .collect();
-                return outcome;
-            }
-            UpstreamStep::Failed(rejection) => {
-                outcome.end = match format!("{rejection:?}") {
-                    text if text.contains("plain text behind") => {
-                        "plain text behind its answer to STARTTLS".into()
-                    }
-                    text => text,
-                };
-                return outcome;
-            }
-        }
+        prop_assert_eq!((outcome.end, &outcome.unread), (Some(End::Accepted), &behind), "{}", shown);
     }
 }
 
@@ -272,16 +230,8 @@ fn encode_unpadded(octets: &[u8]) -> String {
     BASE64_STANDARD_NO_PAD.encode(octets)
 }
 
-fn xoauth2_message() -> String {
-    encode(format!("user=jane\x01auth=Bearer {TOKEN}\x01\x01").as_bytes())
-}
-
 fn protocol() -> impl Strategy<Value = Protocol> {
     select(Protocol::ALL.to_vec())
-}
-
-fn sizes() -> impl Strategy<Value = Vec<usize>> {
-    prop::collection::vec(1_usize..12, 1..6)
 }
 
 /// Octets but NUL, CR and LF.
@@ -323,6 +273,9 @@ const FROM_CLIENTS: &[&str] = &[
     "STARTTLS\r\n",
     "a STARTTLS\r\n",
     "STLS\r\n",
+    "STARTTLS\r\n<TLS>",
+    "a STARTTLS\r\n<TLS>",
+    "STLS\r\n<TLS>",
     "NOOP\r\n",
     "a ID (\"x\" {1+}\r\ny)\r\n",
     "AUTH PLAIN AGphAW5lAHB3\r\n",
@@ -345,6 +298,9 @@ const FROM_CLIENTS: &[&str] = &[
 const FROM_UPSTREAMS: &[&str] = &[
     "* OK ready\r\n",
     "g1 OK\r\n",
+    "g1 OK\r\n<TLS>",
+    "+OK\r\n<TLS>",
+    "220 x\r\n<TLS>",
     "g2 OK [CAPABILITY IDLE X\x01 AUTH=PLAIN] done\r\n",
     "g2 NO [LIMIT] x\r\n",
     "g3 OK\r\n",
@@ -383,15 +339,4 @@ fn input(words: &'static [&'static str]) -> impl Strategy<Value = Vec<u8>> {
     let long =
         (any::<u8>(), 12_000_usize..13_000).prop_map(|(octet, count)| vec![vec![octet; count]]);
     prop_oneof![60 => parts, 1 => long].prop_map(|parts| parts.concat())
-}
-
-/// Whole lines of printable ASCII.
-fn is_clean(said: &[u8]) -> bool {
-    let Some(lines) = said.strip_suffix(b"\r\n") else { return said.is_empty() };
-    let text = String::from_utf8_lossy(lines);
-    text.split("\r\n").all(|line| line.bytes().all(|octet| (32..127).contains(&octet)))
-}
-
-fn contains(octets: &[u8], part: &[u8]) -> bool {
-    octets.windows(part.len()).any(|window| window == part)
 }

@@ -7,11 +7,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use gatepost::net::relay;
+use gatepost::protocol::Talk;
 use gatepost::vocabulary::{Protocol, TlsMode};
+use proptest::prelude::*;
 use support::{
     Authority, Cells, Fake, House, LOCAL_TLS, Leaf, MAILBOX, Wire, admit, is_welcome, within,
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 const MIB: usize = 1024 * 1024;
 
@@ -256,4 +262,63 @@ async fn a_session_may_be_idle() {
         client.send(command).await;
         client.expect(answer).await;
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Octets go through in order and whole, in pieces of any size, also to a side that has said its last word.
+    #[test]
+    fn any_pieces_pass(up in pieces(), down in pieces(), up_waits in any::<bool>(), down_waits in any::<bool>()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (client, near_client) = connected().await;
+            let (upstream, near_upstream) = connected().await;
+            let stays = CancellationToken::new();
+            let (relayed, heard_down, heard_up) = within(Duration::from_secs(30), "the relay", async {
+                tokio::join!(
+                    relay(near_client, near_upstream, Talk::new(Protocol::Imap), &stays),
+                    talk(client, &up, up_waits && !down_waits),
+                    talk(upstream, &down, down_waits),
+                )
+            })
+            .await;
+            assert!(heard_up == up.concat() && heard_down == down.concat());
+            relayed.end.unwrap();
+            assert_eq!((relayed.up, relayed.down), (heard_up.len() as u64, heard_down.len() as u64));
+        });
+    }
+}
+
+fn pieces() -> impl Strategy<Value = Vec<Vec<u8>>> {
+    let piece = prop_oneof![
+        8 => prop::collection::vec(any::<u8>(), 1..200),
+        1 => (any::<u8>(), 1..200_000_usize).prop_map(|(octet, count)| vec![octet; count]),
+    ];
+    prop::collection::vec(piece, 0..12)
+}
+
+async fn connected() -> (TcpStream, TcpStream) {
+    let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (far, near) =
+        tokio::join!(TcpStream::connect(socket.local_addr().unwrap()), socket.accept());
+    (far.unwrap(), near.unwrap().0)
+}
+
+/// Sends these and closes its half, once the other side has closed its own if it `waits`; what it heard.
+async fn talk(stream: TcpStream, pieces: &[Vec<u8>], waits: bool) -> Vec<u8> {
+    let (mut read, mut write) = stream.into_split();
+    let mut heard = Vec::new();
+    if waits {
+        read.read_to_end(&mut heard).await.unwrap();
+    }
+    let send = async {
+        for piece in pieces {
+            write.write_all(piece).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        write.shutdown().await.unwrap();
+    };
+    tokio::join!(send, async { read.read_to_end(&mut heard).await.unwrap() });
+    heard
 }

@@ -8,230 +8,21 @@
     reason = "a test ends by panicking"
 )]
 
+#[path = "../fuzz/src/lib.rs"]
+#[allow(dead_code, reason = "the fuzz targets need all of it")]
+mod fuzz;
+
 use std::time::Duration;
 
-use gatepost::protocol::{AllowedRecipients, ClientStep, DeviceRules, Noticed, Refusal, Watch};
+use fuzz::case::Split;
+use fuzz::smtp_watch::{Outcome, Ways, rules};
+use gatepost::protocol::{ClientStep, DeviceRules, Noticed, Refusal, Watch};
 use proptest::prelude::*;
 
-/// A server that answers what it reads. A lenient one takes a bare line feed for a line's end everywhere, as
-/// some do.
-#[derive(Default)]
-struct Server {
-    lenient: bool,
-    input: Vec<u8>,
-    out: Vec<u8>,
-    state: State,
-    sender: bool,
-    recipients: Vec<String>,
-    chunks: Vec<u8>,
-    /// Recipients and content of each message that was taken.
-    taken: Vec<(Vec<String>, Vec<u8>)>,
-}
+const WHOLE: Ways = Ways { client: Split::Whole, server: Split::Whole, late: false };
 
-#[derive(Clone, Copy, Default)]
-enum State {
-    #[default]
-    Commands,
-    Content,
-    Chunk(usize, bool),
-}
-
-impl Server {
-    fn read(&mut self, bytes: &[u8]) {
-        self.input.extend_from_slice(bytes);
-        while self.advance() {}
-    }
-
-    fn advance(&mut self) -> bool {
-        match self.state {
-            State::Commands => {
-                let Some(end) = self.input.iter().position(|byte| *byte == b'\n') else {
-                    return false;
-                };
-                let line: Vec<u8> = self.input.drain(..=end).collect();
-                let line = String::from_utf8_lossy(&line).trim().to_owned();
-                let reply = self.command(&line);
-                self.out.extend(reply.bytes());
-            }
-            State::Content => {
-                let Some((length, taken)) = self.content_end() else { return false };
-                let content: Vec<u8> = self.input.drain(..taken).take(length).collect();
-                self.take(content);
-            }
-            State::Chunk(count, last) => {
-                if self.input.len() < count {
-                    return false;
-                }
-                self.chunks.extend(self.input.drain(..count));
-                match last {
-                    true => {
-                        let content = std::mem::take(&mut self.chunks);
-                        self.take(content);
-                    }
-                    false => self.out.extend(b"250 chunk\r\n"),
-                }
-                self.state = State::Commands;
-            }
-        }
-        true
-    }
-
-    /// Octets of the content, and with its end.
-    fn content_end(&self) -> Option<(usize, usize)> {
-        if self.input.starts_with(b".\r\n") {
-            return Some((0, 3));
-        }
-        let ends: &[&[u8]] =
-            if self.lenient { &[b"\n.\r\n", b"\n.\n", b"\r.\r\n"] } else { &[b"\r\n.\r\n"] };
-        let at = |end: &&[u8]| {
-            let at = self.input.windows(end.len()).position(|window| window == *end)?;
-            Some((at, at + end.len()))
-        };
-        ends.iter().filter_map(at).min_by_key(|(at, _)| *at)
-    }
-
-    fn take(&mut self, content: Vec<u8>) {
-        let recipients = std::mem::take(&mut self.recipients);
-        self.sender = false;
-        self.state = State::Commands;
-        if content.windows(6).any(|window| window == b"refuse") {
-            self.out.extend(b"554-5.2.0 no\r\n554 SubmissionQuotaExceededException\r\n");
-        } else {
-            self.out.extend(format!("250 2.0.0 taken for {}\r\n", recipients.len()).bytes());
-            self.taken.push((recipients, content));
-        }
-    }
-
-    fn command(&mut self, line: &str) -> String {
-        let upper = line.to_uppercase();
-        let reply = match upper.split([' ', ':']).next().unwrap() {
-            "MAIL" if self.sender => "503 again",
-            "MAIL" if upper.contains("BUSY") => {
-                "432 4.3.2 slower; Suggested Backoff Time: 1500 milliseconds"
-            }
-            "MAIL" => {
-                self.sender = true;
-                "250-2.1.0 fine\r\n250 sender"
-            }
-            "RCPT" if !self.sender => "503 MAIL first",
-            "RCPT" if upper.contains("NOBODY") => "550 5.1.1 nobody",
-            "RCPT" => {
-                self.recipients.push(line.to_owned());
-                "250 2.1.5 recipient"
-            }
-            "DATA" if self.recipients.is_empty() => "503 RCPT first",
-            "DATA" => {
-                self.state = State::Content;
-                "354 go on"
-            }
-            "BDAT" => return self.bdat(&upper),
-            "RSET" | "EHLO" | "HELO" => {
-                self.sender = false;
-                (self.recipients, self.chunks) = (Vec::new(), Vec::new());
-                "250-reset\r\n250 done"
-            }
-            "NOOP" => "250 2.0.0 noop",
-            _ => "500 what?",
-        };
-        format!("{reply}\r\n")
-    }
-
-    fn bdat(&mut self, upper: &str) -> String {
-        let mut words = upper.split_whitespace().skip(1);
-        let Some(count) = words.next().and_then(|count| count.parse().ok()) else {
-            return "501 a size\r\n".into();
-        };
-        self.state = State::Chunk(count, words.next() == Some("LAST"));
-        String::new()
-    }
-}
-
-/// What came of a session.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Outcome {
-    up: Vec<u8>,
-    down: Vec<u8>,
-    noticed: Vec<Noticed>,
-    taken: Vec<(Vec<String>, Vec<u8>)>,
-    idle: bool,
-    over: bool,
-}
-
-/// How the octets come.
-#[derive(Clone, Debug)]
-struct Pieces {
-    /// Sizes of the client's, over and over.
-    client: Vec<usize>,
-    /// Size of the server's.
-    server: usize,
-    /// The server's answers come only when the client's octets can't pass without.
-    late: bool,
-}
-
-const WHOLE: Pieces = Pieces { client: Vec::new(), server: usize::MAX, late: false };
-
-/// A session from its login to where the client closes. Of a device each third message is one too many.
-fn session(rules: Option<DeviceRules>, lenient: bool, input: &[u8], pieces: &Pieces) -> Outcome {
-    let device = rules.is_some();
-    let mut watch = Watch::new(rules);
-    let mut server = Server { lenient, ..Server::default() };
-    let mut outcome = Outcome::default();
-    let (mut held, mut rest) = (Vec::new(), input);
-    let mut sizes = pieces.client.iter().copied().cycle();
-    let mut messages = 0;
-    loop {
-        let size = sizes.next().unwrap_or(rest.len()).clamp(1, rest.len().max(1));
-        let (piece, behind) = rest.split_at(size.min(rest.len()));
-        held.extend_from_slice(piece);
-        rest = behind;
-        let closed = rest.is_empty();
-        loop {
-            match watch.client(&held, closed) {
-                ClientStep::Pass(count) => {
-                    outcome.up.extend(&held[..count]);
-                    server.read(&held.drain(..count).collect::<Vec<_>>());
-                }
-                ClientStep::Drop(count) => drop(held.drain(..count)),
-                ClientStep::Message => {
-                    messages += 1;
-                    match device && messages % 3 == 0 {
-                        true => watch.refuse_message(),
-                        false => watch.let_message_go(),
-                    }
-                }
-                ClientStep::Wait if server.out.is_empty() => break,
-                ClientStep::Wait => answer(&mut watch, &mut server, &mut outcome, pieces.server),
-            }
-            outcome.down.extend(watch.answers());
-            while !pieces.late && !server.out.is_empty() {
-                answer(&mut watch, &mut server, &mut outcome, pieces.server);
-            }
-        }
-        if closed {
-            break;
-        }
-    }
-    (outcome.idle, outcome.over) = (watch.is_idle(), watch.is_over());
-    outcome.taken = server.taken;
-    outcome
-}
-
-/// The next piece of what the server has to say.
-fn answer(watch: &mut Watch, server: &mut Server, outcome: &mut Outcome, size: usize) {
-    let piece: Vec<u8> = server.out.drain(..size.min(server.out.len())).collect();
-    let mut rest = &piece[..];
-    while !rest.is_empty() {
-        let (passed, noticed) = watch.server(rest);
-        outcome.down.extend(&rest[..passed]);
-        outcome.down.extend(watch.answers());
-        outcome.noticed.extend(noticed);
-        rest = &rest[passed..];
-    }
-}
-
-fn rules() -> DeviceRules {
-    let recipients = AllowedRecipients::new(vec!["good.example".into()]);
-    DeviceRules { recipients: Some(recipients), size: Some(60) }
+fn session(rules: Option<DeviceRules>, lenient: bool, input: &[u8], ways: &Ways) -> Outcome {
+    fuzz::smtp_watch::session(rules, lenient, input, *ways)
 }
 
 fn codes(down: &[u8]) -> String {
@@ -363,8 +154,8 @@ fn a_device_is_held_to_its_rules() {
         (format!("NOOP\r\n{}", "x".repeat(12_289)), "250 500", true),
     ] {
         for late in [false, true] {
-            let pieces = Pieces { late, ..WHOLE };
-            let outcome = session(Some(rules()), false, input.as_bytes(), &pieces);
+            let ways = Ways { late, ..WHOLE };
+            let outcome = session(Some(rules()), false, input.as_bytes(), &ways);
             assert_eq!((codes(&outcome.down).as_str(), outcome.over), (wanted, over), "{input}");
         }
     }
@@ -412,15 +203,6 @@ fn input() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(token, 0..24).prop_map(|tokens| tokens.concat().into_bytes())
 }
 
-fn pieces() -> impl Strategy<Value = Pieces> {
-    let client = prop::collection::vec(1_usize..12, 1..20);
-    (client, 1_usize..9, any::<bool>()).prop_map(|(client, server, late)| Pieces {
-        client,
-        server,
-        late,
-    })
-}
-
 /// A device that sends ahead has its chunks counted before the answer to MAIL comes.
 #[test]
 fn chunks_that_are_sent_ahead_count() {
@@ -428,89 +210,26 @@ fn chunks_that_are_sent_ahead_count() {
     let input = format!(
         "MAIL FROM:<a@b>\r\nRCPT TO:<c@good.example>\r\nBDAT 40\r\n{chunk}BDAT 40 LAST\r\n{chunk}"
     );
-    let late = Pieces { client: vec![1000], server: 1, late: true };
-    for pieces in [&WHOLE, &late] {
-        let outcome = session(Some(rules()), false, input.as_bytes(), pieces);
+    let late = Ways { client: Split::Whole, server: Split::Octets, late: true };
+    for ways in [&WHOLE, &late] {
+        let outcome = session(Some(rules()), false, input.as_bytes(), ways);
         assert!(outcome.taken.is_empty(), "{:?}", outcome.taken);
         assert!(String::from_utf8_lossy(&outcome.down).contains("552 5.3.4"));
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 6000, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// A client that has logged in: what passes is what came, whole, and however it is split.
+    /// Whatever both sides say: of a client that has logged in all passes as it came, and a device gets nothing past
+    /// its rules.
     #[test]
-    fn nothing_is_changed(input in input(), pieces in pieces(), lenient in any::<bool>()) {
-        let whole = session(None, lenient, &input, &WHOLE);
-        let split = session(None, lenient, &input, &pieces);
-        prop_assert_eq!(&whole.up, &input, "{}", String::from_utf8_lossy(&input));
-        prop_assert_eq!(&split.up, &input, "{}", String::from_utf8_lossy(&input));
-        prop_assert_eq!(&whole.down, &split.down);
-        prop_assert_eq!(&whole.taken, &split.taken);
-    }
-
-    /// Whatever both sides say, also when they don't listen to each other.
-    #[test]
-    fn any_octets_pass(
+    fn any_octets_pass_or_are_judged(
+        choices in any::<[u8; 3]>(),
         client in input(),
         server in "(250[ -]x\r\n|354 y\r\n|4[23][12] 4.3.2 z\r\n|554 q\r\n|junk\n|\r\n){0,20}",
-        order in prop::collection::vec((any::<bool>(), 1_usize..30), 0..60),
     ) {
-        let mut watch = Watch::new(None);
-        let (mut up, mut down): (Vec<u8>, Vec<u8>) = (Vec::new(), Vec::new());
-        let mut rests = (&client[..], server.as_bytes());
-        let mut held = Vec::new();
-        let mut end = [(true, usize::MAX), (false, usize::MAX)].into_iter();
-        for (of_client, size) in order.into_iter().chain(&mut end) {
-            let rest = if of_client { &mut rests.0 } else { &mut rests.1 };
-            let (piece, behind) = rest.split_at(size.min(rest.len()));
-            *rest = behind;
-            if of_client {
-                held.extend_from_slice(piece);
-            } else {
-                let mut piece = piece;
-                while !piece.is_empty() {
-                    let (passed, _) = watch.server(piece);
-                    down.extend(&piece[..passed]);
-                    piece = &piece[passed..];
-                }
-            }
-            pass(&mut watch, &mut held, &mut up, false);
-        }
-        watch.server_closed();
-        pass(&mut watch, &mut held, &mut up, true);
-        prop_assert_eq!(up, client);
-        prop_assert_eq!(&down[..], server.as_bytes());
-        prop_assert!(watch.answers().is_empty());
-    }
-
-    /// A device: what comes out does not depend on how it was split, each command has one answer, and no
-    /// server, however lenient, gets a recipient whom the device may not write to.
-    #[test]
-    fn a_device_gets_nothing_past_its_rules(
-        input in input(),
-        pieces in pieces(),
-        lenient in any::<bool>(),
-    ) {
-        let whole = session(Some(rules()), lenient, &input, &WHOLE);
-        let split = session(Some(rules()), lenient, &input, &pieces);
-        prop_assert_eq!(&whole, &split, "{}", String::from_utf8_lossy(&input));
-        for (recipients, content) in &whole.taken {
-            prop_assert!(recipients.iter().all(|line| !line.contains("evil")), "{:?}", recipients);
-            prop_assert!(content.len() <= 60);
-        }
-    }
-}
-
-/// Lets pass what may.
-fn pass(watch: &mut Watch, held: &mut Vec<u8>, up: &mut Vec<u8>, closed: bool) {
-    loop {
-        match watch.client(held, closed) {
-            ClientStep::Pass(count) => up.extend(held.drain(..count)),
-            ClientStep::Message => watch.let_message_go(),
-            ClientStep::Wait => return,
-            ClientStep::Drop(_) => panic!("nothing is dropped of a client that has logged in"),
-        }
+        fuzz::smtp_watch::check(&[&choices[..], &client, b"\0", server.as_bytes()].concat());
+        fuzz::smtp_watch::check(&[&choices[..], &client].concat());
     }
 }

@@ -389,6 +389,11 @@ impl Config {
         check::check(file, text, Secrets::Read)
     }
 
+    /// The same but for the client secrets, of which no file or variable is read.
+    pub fn parse_without_secrets(file: &Path, text: &str) -> Result<Self, ConfigError> {
+        check::check(file, text, Secrets::Leave)
+    }
+
     /// Variables of the environment that hold a secret.
     pub fn secret_variables(&self) -> Vec<String> {
         self.secret_variables.clone()

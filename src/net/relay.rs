@@ -243,12 +243,16 @@ mod tests {
     use tokio::time::{Instant, sleep};
 
     use super::*;
+    use crate::vocabulary::Protocol;
 
     const MINUTE: Duration = Duration::from_secs(60);
 
     fn session() -> (DuplexStream, DuplexStream, JoinHandle<Relayed>) {
         let ((client, near), (far, upstream)) = (duplex(100), duplex(100));
-        (client, upstream, tokio::spawn(relay(near, far)))
+        let relay = async move {
+            relay(near, far, Talk::new(Protocol::Imap), &CancellationToken::new()).await
+        };
+        (client, upstream, tokio::spawn(relay))
     }
 
     #[tokio::test(start_paused = true)]

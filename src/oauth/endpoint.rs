@@ -201,8 +201,29 @@ async fn send(url: &Url, request: reqwest::RequestBuilder) -> Sent {
     if status.is_success() {
         return Ok(Ok(Secret::new(body)));
     }
-    let oauth = serde_json::from_slice(&body).ok();
-    Ok(Err(Refused { status: status.as_u16(), retry_after, oauth, client_request_id }))
+    Ok(Err(refused(status.as_u16(), retry_after, &body, client_request_id)))
+}
+
+/// What a token endpoint's answer means: its status, its `Retry-After` and its body.
+pub fn read_answer(
+    status: u16,
+    retry_after: Option<&str>,
+    body: &[u8],
+) -> Result<Answer, TokenError> {
+    match status {
+        200..300 => parse(body),
+        _ => Err(refused(status, retry_after.map(str::to_owned), body, String::new()).into()),
+    }
+}
+
+fn refused(
+    status: u16,
+    retry_after: Option<String>,
+    body: &[u8],
+    client_request_id: String,
+) -> Refused {
+    let oauth = serde_json::from_slice(body).ok();
+    Refused { status, retry_after, oauth, client_request_id }
 }
 
 /// reqwest's own words say only that it failed; the cause is behind them. None of them has the request's body.

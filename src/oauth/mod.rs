@@ -37,7 +37,7 @@ pub use authorize::{Authorization, Redirected};
 pub use claims::Claims;
 pub use client_key::{ClientKey, KeyError};
 pub use device::DeviceCode;
-pub use endpoint::{Answer, HttpEndpoint, Poll, TokenEndpoint};
+pub use endpoint::{Answer, HttpEndpoint, Poll, TokenEndpoint, read_answer};
 pub use error::{TokenError, Trace, retry_after};
 pub use expiry::watch_expiry;
 pub use life::{AccessToken, token_of};

@@ -6,7 +6,6 @@
 //!
 //! Invariant: a file never changes once it is in the queue. What changes is in a side file, the [`Progress`].
 
-use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::net::IpAddr;
 
@@ -134,7 +133,7 @@ impl Entry {
     }
 
     /// What stands behind the message in its file.
-    pub(super) fn foot(&self) -> Result<Vec<u8>, serde_json::Error> {
+    pub fn foot(&self) -> Result<Vec<u8>, serde_json::Error> {
         let Self { mailbox, device, peer, arrived, envelope, size, bounce, mends, .. } =
             self.clone();
         let version = VERSION;
@@ -146,19 +145,18 @@ impl Entry {
     }
 
     /// Reads the foot of a file; `Ok(Err(why))`: it is damaged.
-    pub(super) fn read(id: &str, mut file: &File) -> io::Result<Result<Self, String>> {
-        let length = file.metadata()?.len();
+    pub fn read(id: &str, mut file: impl Read + Seek) -> io::Result<Result<Self, String>> {
+        let length = file.seek(SeekFrom::End(0))?;
         let Some(tail_at) = length.checked_sub(TAIL) else {
             return Ok(Err("it is cut off".into()));
         };
-        let tail = read_at(file, tail_at, TAIL)?;
+        let tail = read_at(&mut file, tail_at, TAIL)?;
         let digits = str::from_utf8(&tail).ok().and_then(|tail| tail.trim_matches('\n').get(..));
         let foot = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
         let foot = foot.filter(|&foot| foot <= LONGEST_FOOT.min(tail_at));
         let Some(foot) = foot else { return Ok(Err("its end is missing".into())) };
-        file.seek(SeekFrom::Start(0))?;
         let size = tail_at - foot;
-        let line = read_at(file, size, foot)?;
+        let line = read_at(&mut file, size, foot)?;
         Ok(match serde_json::from_slice::<Foot>(&line) {
             Err(error) => Err(format!("its last line can't be read: {error}")),
             Ok(foot) if foot.version != VERSION => {
@@ -170,7 +168,7 @@ impl Entry {
     }
 }
 
-fn read_at(mut file: &File, at: u64, length: u64) -> io::Result<Vec<u8>> {
+fn read_at(file: &mut (impl Read + Seek), at: u64, length: u64) -> io::Result<Vec<u8>> {
     let mut octets = Vec::new();
     file.seek(SeekFrom::Start(at))?;
     file.take(length).read_to_end(&mut octets)?;

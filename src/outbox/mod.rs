@@ -61,7 +61,7 @@ pub use dispatch::{Couriers, Outbox, OutboxParts};
 pub use entry::{Damaged, Entry, Place, Progress, Source};
 pub use error::SpoolError;
 pub use files::Stamp;
-pub use graph::{Graph, GraphCourier, Probed};
+pub use graph::{Graph, GraphCourier, Probed, add_hidden_recipients, graph_refusal};
 pub use header::{Field, Header};
 pub use incoming::Incoming;
 pub use intake::{End, Intake, Taken, kept_as};

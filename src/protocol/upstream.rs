@@ -101,7 +101,7 @@ pub enum Rejection {
 
 impl Rejection {
     /// The same, of an upstream that has not seen the token yet: another one would not help.
-    pub(super) fn before_token(self) -> Self {
+    fn before_token(self) -> Self {
         match self {
             Self::Token { said } => Self::NotPermitted { said },
             other => other,
@@ -196,7 +196,10 @@ impl Upstream {
                 }
                 Action::StartTls => return Step::StartTls,
                 Action::Ready(welcome) => return Step::Ready(welcome),
-                Action::Reject(rejection) => return Step::Failed(rejection),
+                Action::Reject(rejection) if self.phase == Phase::Login => {
+                    return Step::Failed(rejection);
+                }
+                Action::Reject(rejection) => return Step::Failed(rejection.before_token()),
             }
         }
     }

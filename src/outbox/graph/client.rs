@@ -20,6 +20,7 @@ use super::fault::{Fault, Said};
 use crate::config::{Provider, is_local};
 use crate::net::{ClientTls, HttpClient, HttpLimits, Route, TlsError, http_client_within};
 use crate::oauth::retry_after;
+use crate::outbox::Outcome;
 use crate::secret::Secret;
 
 /// Four megabytes take a minute at half a megabit a second.
@@ -167,6 +168,19 @@ async fn send(url: &Url, request: RequestBuilder) -> Result<Done, Fault> {
     Err(Fault::Said(Said { status: status.as_u16(), code, message, request_id, wait }))
 }
 
+/// What a refusal of Graph's means for a message of `mailbox` with so many recipients.
+pub fn graph_refusal(
+    status: u16,
+    wait: Option<Duration>,
+    body: &[u8],
+    mailbox: &str,
+    recipients: usize,
+) -> Outcome {
+    let Written { code, message, inner } = written(body);
+    let request_id = inner.unwrap_or_default();
+    Fault::Said(Said { status, code, message, request_id, wait }).outcome(mailbox, recipients)
+}
+
 /// As in `oauth/endpoint.rs`: reqwest's own words say only that it failed.
 fn silent(url: &Url, error: &reqwest::Error, ours: &str) -> Fault {
     let mut cause: &dyn Error = error;
@@ -208,7 +222,7 @@ fn written(body: &[u8]) -> Written {
         request_id: Option<String>,
     }
     let Ok(Answer { error }) = serde_json::from_slice(body) else { return Written::default() };
-    let inner = error.inner.request_id;
+    let inner = error.inner.request_id.map(|id| words(&id, 64));
     Written { code: words(&error.code, 100), message: words(&error.message, 400), inner }
 }
 

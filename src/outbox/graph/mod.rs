@@ -21,6 +21,7 @@ mod probe;
 mod recipients;
 mod session;
 
-pub use client::Graph;
+pub use client::{Graph, graph_refusal};
 pub use courier::GraphCourier;
 pub use probe::Probed;
+pub use recipients::add_hidden_recipients;

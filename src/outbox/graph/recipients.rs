@@ -11,6 +11,13 @@ use crate::protocol::Envelope;
 const NAME: usize = 8;
 const SEPARATOR: usize = 4;
 
+/// Names the envelope's recipients in a header that lacks some; the error tells why Graph can't send it.
+pub fn add_hidden_recipients(message: &mut Vec<u8>, envelope: &Envelope) -> Result<(), String> {
+    let hidden = Hidden::of(message, envelope).map_err(|strangers| strangers.said())?;
+    hidden.add_to(message);
+    Ok(())
+}
+
 /// Recipients that the header does not name yet.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Hidden(Vec<String>);
@@ -52,11 +59,14 @@ impl Hidden {
         for field in header.fields() {
             let end = at + field.raw().len();
             if field.is("Bcc") {
-                let former = field.raw().get(field.value_range()).unwrap_or_default();
-                let named = !header_recipients(field.raw()).is_empty();
-                let former = String::from_utf8_lossy(former).trim_start().to_owned();
-                let more = if named { format!(",\r\n {former}") } else { String::new() };
-                message.splice(at..end, format!("Bcc: {list}{more}\r\n").into_bytes());
+                let mut filled = format!("Bcc: {list}").into_bytes();
+                if !header_recipients(field.raw()).is_empty() {
+                    // Octet for octet: what is no address must not become one.
+                    filled.extend_from_slice(b",\r\n ");
+                    filled.extend_from_slice(field.value().trim_ascii_start());
+                }
+                filled.extend_from_slice(b"\r\n");
+                message.splice(at..end, filled);
                 return;
             }
             at = end;
@@ -110,6 +120,16 @@ mod tests {
         let added = added(message, &["a@x.com", "d@x.com", "e@x.com", "f@x.com"]);
         let expected = "To: a@x.com\r\nBcc: f@x.com,\r\n d@x.com,\r\n e@x.com\r\nX: y\r\n\r\n";
         assert_eq!(added, expected);
+    }
+
+    /// Found by the fuzz target `graph_recipients`.
+    #[test]
+    fn what_is_no_address_does_not_become_one() {
+        let mut message = b"Bcc: \xff@x.com, d@x.com\r\n\r\n".to_vec();
+        let wanted = envelope(&["d@x.com", "f@x.com"]);
+        Hidden::of(&message, &wanted).unwrap().add_to(&mut message);
+        assert_eq!(message, b"Bcc: f@x.com,\r\n \xff@x.com, d@x.com\r\n\r\n");
+        assert_eq!(header_recipients(&message).len(), 2);
     }
 
     #[test]

@@ -74,10 +74,9 @@ impl Dialect for Pop3Upstream {
             // The error as a JSON challenge: it wants an empty answer, then comes the refusal.
             State::Answer if challenged => Action::Send(String::new()),
             State::Answer if accepted => Action::Ready(Welcome::default()),
-            State::Challenge if line.starts_with("-ERR") => {
-                Action::Reject(rejection(line).before_token())
+            State::Challenge | State::Answer if line.starts_with("-ERR") => {
+                Action::Reject(rejection(line))
             }
-            State::Answer if line.starts_with("-ERR") => Action::Reject(rejection(line)),
             State::Challenge | State::Answer => {
                 Action::Reject(broken(&format!("not a POP3 response: {line}")))
             }

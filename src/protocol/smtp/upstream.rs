@@ -70,8 +70,7 @@ impl SmtpUpstream {
             (State::Answer, 334) => Action::Send(String::new()),
             (State::Answer, 235) | (State::Quit, _) => self.ready(),
             (_, 400..500) => Action::Reject(busy(line)),
-            (State::Challenge, 500..600) => Action::Reject(rejection(code, line).before_token()),
-            (State::Answer, 500..600) => Action::Reject(rejection(code, line)),
+            (State::Challenge | State::Answer, 500..600) => Action::Reject(rejection(code, line)),
             _ => Action::Reject(broken(&format!("an answer out of turn: {line}"))),
         }
     }
