@@ -166,7 +166,8 @@ async fn the_spool_refuses_a_message_with_a_bare_line_end() {
     // A dot at the start of a line that has more is the sender's doubling (RFC 5321 section 4.5.2).
     let undotted = |octets: &[u8]| String::from_utf8_lossy(octets).replace("\r\n.\0", "\r\n\0");
     let mut expected: Vec<_> = all.iter().map(|octets| undotted(octets).into_bytes()).collect();
-    (arrived.sort(), expected.sort());
+    arrived.sort();
+    expected.sort();
     assert_eq!(arrived, expected);
 }
 
