@@ -4,7 +4,8 @@
 //! A [`Dialect`] has its protocol's own commands and answers.
 //!
 //! Invariant: no token leaves before TLS is on, and nothing that the upstream said before its TLS is
-//! believed afterwards.
+//! believed afterwards, or repeated to anybody: of a line that came without TLS only its status is read, since
+//! an attacker who can write it must not speak to the client's user, nor tell of tokens and waiting times.
 
 use std::time::Duration;
 
@@ -100,6 +101,16 @@ pub enum Rejection {
 }
 
 impl Rejection {
+    /// The same, told without TLS: by anybody. It ends the connection, and is remembered of no token or mailbox.
+    fn without_tls(self) -> Self {
+        match self {
+            Self::Broken { .. } => self,
+            Self::Token { said } | Self::NotPermitted { said } | Self::Busy { said, .. } => {
+                broken(&format!("it refuses before TLS: {said}"))
+            }
+        }
+    }
+
     /// The same, of an upstream that has not seen the token yet: another one would not help.
     fn before_token(self) -> Self {
         match self {
@@ -129,6 +140,10 @@ pub(super) enum Action {
 pub(super) trait Dialect: Send {
     /// Takes a line of the upstream.
     fn line(&mut self, line: &str) -> Action;
+    /// What of a line is its status, a code or a `-ERR`, and not its text.
+    fn status<'a>(&self, line: &'a str) -> &'a str {
+        line.get(..4).unwrap_or_default().trim_end()
+    }
     /// TLS is on: what to say first (RFC 3501 section 6.2.1, RFC 3207 section 4.2: ask anew).
     fn tls_started(&mut self) -> Action;
 }
@@ -196,10 +211,13 @@ impl Upstream {
                 }
                 Action::StartTls => return Step::StartTls,
                 Action::Ready(welcome) => return Step::Ready(welcome),
-                Action::Reject(rejection) if self.phase == Phase::Login => {
-                    return Step::Failed(rejection);
+                Action::Reject(rejection) => {
+                    return Step::Failed(match self.phase {
+                        Phase::Login => rejection,
+                        _ if self.encrypted => rejection.before_token(),
+                        _ => rejection.without_tls(),
+                    });
                 }
-                Action::Reject(rejection) => return Step::Failed(rejection.before_token()),
             }
         }
     }
@@ -210,7 +228,9 @@ impl Upstream {
         if self.lines > MAX_LINES || self.octets > MAX_OCTETS {
             return Action::Reject(broken("it has sent too many lines before the login"));
         }
-        self.dialect.line(&String::from_utf8_lossy(line))
+        let line = String::from_utf8_lossy(line);
+        let line = if self.encrypted { &line } else { self.dialect.status(&line) };
+        self.dialect.line(line)
     }
 
     /// The connection is TLS now.

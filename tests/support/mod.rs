@@ -62,6 +62,8 @@ pub struct Settings {
     pub top: String,
     /// More keys of each listener.
     pub listener: &'static str,
+    /// More keys of each listener of SMTP.
+    pub smtp_listener: &'static str,
     /// More keys of the account, and tables behind it.
     pub account: &'static str,
     /// More keys of the provider.
@@ -77,6 +79,7 @@ impl Default for Settings {
             trusted: Vec::new(),
             top: String::new(),
             listener: "",
+            smtp_listener: "",
             account: "",
             provider: "",
         }
@@ -278,10 +281,11 @@ pub fn is_temporary(protocol: Protocol, answer: &str) -> bool {
 fn configuration(settings: &Settings, emulator: &Emulator) -> String {
     let mut text = format!("state_dir = \"state\"\n{}\n", settings.top);
     for protocol in Protocol::ALL {
+        let own = if protocol == Protocol::Smtp { settings.smtp_listener } else { "" };
         for tls in LOCAL_TLS {
             text += &format!(
                 "[[listener]]\nprotocol = \"{protocol}\"\nlisten = \"127.0.0.1:0\"\n\
-                 tls = \"{tls}\"\nprovider = \"lab\"\n{}\n",
+                 tls = \"{tls}\"\nprovider = \"lab\"\n{}\n{own}\n",
                 settings.listener,
             );
         }

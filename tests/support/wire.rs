@@ -219,6 +219,21 @@ impl Wire {
         within(3 * LIMIT, "octets", read).await
     }
 
+    /// All up to these octets, and they; `None` if the peer closes instead.
+    pub async fn until_octets(&mut self, end: &[u8]) -> Option<Vec<u8>> {
+        let read = async {
+            loop {
+                if let Some(at) = self.unread.windows(end.len()).position(|part| part == end) {
+                    return Some(self.unread.drain(..at + end.len()).collect());
+                }
+                if !self.fill().await.unwrap_or(false) {
+                    return None;
+                }
+            }
+        };
+        within(3 * LIMIT, "octets", read).await
+    }
+
     /// All that comes until the peer closes; a reset counts as that.
     pub async fn rest(&mut self) -> Vec<u8> {
         let read = async { while self.fill().await.unwrap_or(false) {} };
