@@ -61,7 +61,8 @@ fn every_key_is_described() {
             ["listener", "app", "account", "device", "spool", "guard", "provider", "store"]
                 .contains(&key)
                 && reference.contains(&format!("[{key}"));
-        let nested = ["env", "file", "credential"].contains(&key) && reference.contains(&format!("{{ {key} ="));
+        let nested = ["env", "file", "credential"].contains(&key)
+            && reference.contains(&format!("{{ {key} ="));
         let named = reference.contains(&format!("`{key}`"));
         assert!(heading || nested || named, "docs/configuration.md does not describe {key}");
         described += 1;
