@@ -220,7 +220,12 @@ impl Runner {
         }
         let side = format!("upstream {protocol}");
         self.note(&side, &what, &fault, end);
-        self.closes(&side, protocol).await;
+        if done.is_ok() && matches!(fault.deed, Deed::Swallow(_)) {
+            // The goodbye was heard, and the end of the connection was swallowed: a session of which one side is
+            // closed may have an answer under way, and waits for it for ten minutes (docs/protocols.md).
+            network.cut_all();
+        }
+        self.closes(&format!("{side}, {what}, {fault:?}, {done:?}"), protocol).await;
         self.clean(protocol).await;
     }
 
@@ -243,7 +248,7 @@ impl Runner {
         self.note("client", &what, &fault, judge::outside(&done));
         // The client has gone, and so has the way to it.
         network.cut_all();
-        self.closes("client", protocol).await;
+        self.closes(&format!("client, {what}, {fault:?}, {done:?}"), protocol).await;
         self.clean(protocol).await;
     }
 
@@ -313,7 +318,7 @@ impl Runner {
         let end = if trace.turns.is_empty() { "delivered at last" } else { "delivered" };
         self.note(side, &what, &fault, Ok(end));
         network.cut_all();
-        self.closes(side, Protocol::Smtp).await;
+        self.closes(&format!("{side}, {what}, {fault:?}"), Protocol::Smtp).await;
         self.clean(Protocol::Smtp).await;
     }
 

@@ -73,6 +73,10 @@ async fn two_hundred_faults() {
     settles(&ground, report.before).await;
 }
 
+/// Threads more than before that are none of the faults': tokio keeps those that work on files for ten seconds behind
+/// their last use, and the spool and the store are looked at all the time.
+const FILE_THREADS: u64 = 8;
+
 /// Descriptors and threads are as they were before the first fault.
 async fn settles(ground: &Ground, (descriptors, threads): (usize, u64)) {
     for lane in &ground.lanes {
@@ -82,7 +86,7 @@ async fn settles(ground: &Ground, (descriptors, threads): (usize, u64)) {
     let start = Instant::now();
     loop {
         let now = (ground.process.descriptors(), ground.process.threads());
-        if now.0 <= descriptors && now.1 <= threads {
+        if now.0 <= descriptors && now.1 <= threads + FILE_THREADS {
             println!("descriptors {descriptors} and {}, threads {threads} and {}", now.0, now.1);
             return;
         }
