@@ -50,7 +50,7 @@ def dialogues(path):
                 write("smtp_watch", f"{path.stem}-{number:02}-{mode}", mode, wire)
             content = re.findall(rb"DATA\r\n(.*?)\r\n\.\r\n", wire, re.S)
             for part, octets_ in enumerate(content):
-                write("smtp_content", f"{path.stem}-{number:02}-{part}", 4 | part % 2, octets_)
+                write("smtp_content", f"{path.stem}-{number:02}-{part}", part % 2, octets_)
 
 
 def choices(role, here, lines):
@@ -205,7 +205,7 @@ BY_HAND = {
     ],
     "smtp_content": [
         (flags, wire)
-        for flags in range(8)
+        for flags in range(16)
         for wire in (b".\r\n..\r\na\n.\nb\r.\r\r\n\r\n.", b"\n.\r\nMAIL FROM:<evil@x>\r\n\r.\r\n", b"words\r\n\r\n..\r\n")
     ],
     "smtp_submission": [

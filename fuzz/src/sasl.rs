@@ -42,7 +42,7 @@ pub fn check(data: &[u8]) {
     let initial = case.flag(2) && case.flag(1) && !lines[0].is_empty();
     for protocol in Protocol::ALL {
         let wire = wire(protocol, plain, initial, &lines);
-        let claim = Case { wire: &wire, ..case }.agree(|split| run(protocol, &wire, split));
+        let claim = run(protocol, &wire, case.split());
         assert_eq!(claim, expected, "{protocol} {:?}", String::from_utf8_lossy(&wire));
     }
 }

@@ -5,7 +5,7 @@
 use gatepost::protocol::{Closing, Dots, ReceiverRules};
 use gatepost::vocabulary::BareLf;
 
-use super::case::{Case, Split};
+use super::case::{Case, Pieces, Split};
 use super::smtp_receiver::{Message, is_clean, run};
 use super::wire::shown;
 
@@ -20,11 +20,12 @@ pub fn check(data: &[u8]) {
     let Some(case) = Case::of(data) else { return };
     let bare_lf = if case.flag(0) { BareLf::Accept } else { BareLf::Refuse };
     let max_size = if case.flag(1) { u64::from(case.seed % 40) } else { u64::MAX };
-    match case.flag(2) {
-        true => check_data(&case, bare_lf, max_size),
-        false => check_chunks(&case, bare_lf),
+    match case.flags >> 2 & 3 {
+        0 => check_data(&case, bare_lf, max_size),
+        1 => check_chunks(&case, bare_lf),
+        2 => check_kept(&case),
+        _ => check_stuffed(&case),
     }
-    check_sent_on(&case);
 }
 
 fn check_data(case: &Case<'_>, bare_lf: BareLf, max_size: u64) {
@@ -69,17 +70,21 @@ fn check_chunks(case: &Case<'_>, bare_lf: BareLf) {
     assert!(is_clean(&outcome.messages[0].octets));
 }
 
-fn check_sent_on(case: &Case<'_>) {
+/// What was kept and is sent on comes out of another spool as it was.
+fn check_kept(case: &Case<'_>) {
     let input = [BEFORE, b"DATA\r\n", case.wire, b"\r\n.\r\n"].concat();
     let first = run(&rules(BareLf::Accept, u64::MAX), &input, Split::Whole, YES).messages.remove(0);
     let octets = first.octets;
-    let sent = case.agree(|split| stuffed(&octets, split));
+    let sent = stuffed(&octets, case.split());
     let input = [BEFORE, b"DATA\r\n", &sent[..], b"QUIT\r\n"].concat();
     let again = run(&rules(BareLf::Refuse, u64::MAX), &input, Split::Whole, YES);
     assert_eq!((again.messages.len(), again.end), (1, Some(Closing::Quit)));
     assert_eq!(shown(&again.messages[0].octets), shown(&octets));
     assert_eq!(lenient_end(&sent), sent.len(), "{:?}", shown(&sent));
-    // The wire itself, as if it had been kept: whatever it is, it has one end.
+}
+
+/// Any octets, as if they had been kept: whatever they are, they have one end.
+fn check_stuffed(case: &Case<'_>) {
     let sent = case.agree(|split| stuffed(case.wire, split));
     assert_eq!(split_at_end(&sent).1, b"");
 }
@@ -87,7 +92,7 @@ fn check_sent_on(case: &Case<'_>) {
 /// As it is sent on.
 fn stuffed(octets: &[u8], split: Split) -> Vec<u8> {
     let (mut dots, mut out) = (Dots::default(), Vec::new());
-    super::case::Pieces::new(octets, split).for_each(|piece| dots.encode(piece, &mut out));
+    Pieces::new(octets, split).for_each(|piece| dots.encode(piece, &mut out));
     dots.finish(&mut out);
     out
 }

@@ -191,8 +191,7 @@ pub fn check_challenge(data: &[u8]) {
         Protocol::Smtp => (b"220 x\r\n250 x\r\n334 \r\n", b"334 "),
     };
     let wire = |challenge: &[u8]| [before, mark, challenge, b"\r\n", refusal].concat();
-    let with = wire(&challenge);
-    let outcome = Case { wire: &with, ..case }.agree(|split| call(&setup, &with, split));
+    let outcome = call(&setup, &wire(&challenge), case.split());
     assert_eq!(outcome, call(&setup, &wire(b""), Split::Whole));
     let mut lines = shown(&outcome.said);
     let token_at = lines.find(MESSAGE.as_str()).expect("the token went out");
