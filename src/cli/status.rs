@@ -115,7 +115,7 @@ pub(super) async fn status(file: &Path, args: Args) -> Result<()> {
         spool::status(&config).await?;
     let proxies = live.iter().map(|live| live.pid).collect();
     let limits = live.into_iter().flat_map(|live| live.limits).collect();
-    let store_fault = store.try_out().await.err().map(|error| error.to_string());
+    let store_fault = store.is_open_to_writes().await.err().map(|error| error.to_string());
     let status =
         Status { proxies, store_fault, accounts, spool, spool_damaged, spool_fill, limits };
     match args.json {

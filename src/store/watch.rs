@@ -149,6 +149,14 @@ impl Store {
         Ok(())
     }
 
+    /// Whether it could be written, without writing: what is written is news to a running proxy. A full disk does not
+    /// show.
+    pub async fn is_open_to_writes(&self) -> Result<(), StoreError> {
+        let transaction = self.pool.begin_with("BEGIN IMMEDIATE").await;
+        let rolled_back = transaction.map_err(|e| self.failed(&e))?.rollback().await;
+        rolled_back.map_err(|e| self.failed(&e))
+    }
+
     /// Before a write: while the store is known to fail, one tries for all. Each other one would wait for a lock for
     /// seconds, and keep the one connection from those who read.
     pub(super) fn may_write(&self) -> Result<(), StoreError> {
