@@ -29,6 +29,7 @@ fn every_example_loads() {
         "docs/entra.md",
         "docs/from-mapi.md",
         "docs/operations.md",
+        "docs/security.md",
     ] {
         for block in blocks(&read(document), "toml") {
             fs::write(&file, &block).unwrap();
