@@ -148,7 +148,6 @@ impl Tally {
     pub fn line(&self, ground: &Ground, start: &Held) -> String {
         let (now, inner) = (Held::now(ground), self.inner());
         let seconds = now.at.duration_since(start.at).as_secs_f64().max(1.0);
-        // Some more than a thousand years of logins are exact.
         let rate = now.logins.saturating_sub(start.logins) as f64 / seconds;
         let messages = inner.messages.values();
         let (mut taken, mut arrived, mut double) = (0, 0, 0);
