@@ -59,12 +59,16 @@ pub enum PrivateFileError {
         what: &'static str,
     },
     /// It can't be read or made.
-    #[error("{path}: {source}", path = .path.display())]
+    #[error(
+        "{path}: {why}\n\
+         hint: look whether it is there, and what this user may do with it: ls -ld {path}",
+        path = .path.display()
+    )]
     Io {
         /// Which one.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        why: io::Error,
     },
 }
 
@@ -79,13 +83,13 @@ enum Origin {
 
 /// Names the file in an error of the system's.
 fn at(path: &Path) -> impl FnOnce(io::Error) -> PrivateFileError + '_ {
-    move |source| PrivateFileError::Io { path: path.to_owned(), source }
+    move |source| PrivateFileError::Io { path: path.to_owned(), why: source }
 }
 
 impl From<PrivateFileError> for io::Error {
     fn from(error: PrivateFileError) -> Self {
         match error {
-            PrivateFileError::Io { source, .. } => source,
+            PrivateFileError::Io { why, .. } => why,
             refused => Self::new(io::ErrorKind::PermissionDenied, refused),
         }
     }
@@ -216,8 +220,8 @@ pub fn refuse_planted(folder: &Path, names: &[&str]) -> Result<(), PrivateFileEr
         if names.iter().any(|begin| name.as_encoded_bytes().starts_with(begin.as_bytes())) {
             match opened(&entry.path(), Origin::Own) {
                 // Another process has removed it meanwhile.
-                Err(PrivateFileError::Io { source, .. })
-                    if source.kind() == io::ErrorKind::NotFound => {}
+                Err(PrivateFileError::Io { why, .. })
+                    if why.kind() == io::ErrorKind::NotFound => {}
                 opened => rules::check_owner(&entry.path(), &opened?)?,
             }
         }

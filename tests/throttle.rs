@@ -142,6 +142,7 @@ async fn many_sources_against_one_mailbox() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_are_held_back_for_who_is_there() {
     let house = house("[guard]\nattempts = 0\ndelay = \"15s\"").await;
+    let before = sockets();
     let start = Instant::now();
     for _ in 0..3 {
         must_be_wrong(&house, "127.0.0.2", MAILBOX, "wrong").await;
@@ -155,7 +156,6 @@ async fn answers_are_held_back_for_who_is_there() {
     assert!(at_once < NORMAL, "{at_once:?}");
     must_be_wrong(&house, "127.0.0.3", MAILBOX, "wrong").await;
     // Those whose answers are held back by 2 to 15 seconds go away: so does gatepost's side.
-    let before = sockets();
     let mut waiting = Vec::new();
     for _ in 0..20 {
         let mut client = open(&house, "127.0.0.2", Protocol::Imap).await;

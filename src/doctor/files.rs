@@ -97,8 +97,8 @@ pub(super) async fn store(config: &Config, findings: &mut Vec<Finding>) -> Optio
         }
         Err(error) => {
             let code = match &error {
-                StoreError::File(PrivateFileError::Io { source, .. })
-                    if source.kind() != std::io::ErrorKind::PermissionDenied =>
+                StoreError::File(PrivateFileError::Io { why, .. })
+                    if why.kind() != std::io::ErrorKind::PermissionDenied =>
                 {
                     Code::Store
                 }

@@ -99,7 +99,7 @@ impl CertificateSource {
         let draft = self.files.certificate.with_extension(format!("{:08x}", fastrand::u32(..)));
         private_file::create(&draft, made.as_bytes())?;
         Ok(std::fs::rename(&draft, &self.files.certificate)
-            .map_err(|source| private_file::PrivateFileError::Io { path: draft, source })?)
+            .map_err(|why| private_file::PrivateFileError::Io { path: draft, why })?)
     }
 
     /// The key first, and the certificate from the key that is there: another process may do the same.

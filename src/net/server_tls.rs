@@ -228,7 +228,7 @@ fn read_file(path: &Path) -> Result<Vec<u8>, TlsError> {
 
 /// Names the file in an error of the system's.
 fn at(path: &Path) -> impl FnOnce(io::Error) -> PrivateFileError + '_ {
-    move |source| PrivateFileError::Io { path: path.to_owned(), source }
+    move |why| PrivateFileError::Io { path: path.to_owned(), why }
 }
 
 /// By what a file is told from another one, or from what was in it before.

@@ -57,7 +57,7 @@ async fn take(path: PathBuf) -> Result<Option<Turn>, StoreError> {
             Err(TryLockError::WouldBlock) if begun.elapsed() > LONGEST => return Ok(None),
             Err(TryLockError::WouldBlock) => sleep(PAUSE).await,
             Err(TryLockError::Error(source)) => {
-                return Err(PrivateFileError::Io { path, source }.into());
+                return Err(PrivateFileError::Io { path, why: source }.into());
             }
         }
     }
