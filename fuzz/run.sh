@@ -40,11 +40,14 @@ run_all() {
   [ $# -gt 0 ] || set -- $(targets)
   folder=$(target_folder)/debug
   output=$(mktemp -d)
-  trap 'rm -rf "$output"' RETURN
   printf '%s\n' "$@" | xargs -P "$jobs" -I{} "$0" one "$folder" "$output" "$seconds" {}
   cat "$output"/*
-  echo "$(cat "$output"/* | grep -c '^ok ') passed, $(cat "$output"/* | grep -vc '^ok \|^  ') failed"
-  ! grep -qv '^ok ' "$output"/*
+  local good bad
+  good=$(cat "$output"/* | grep -c '^ok ')
+  bad=$(($# - good))
+  rm -rf "$output"
+  echo "$good passed, $bad failed"
+  [ "$bad" = 0 ]
 }
 
 # One target; its line, and the input if it failed, go to a file of its own.
@@ -60,8 +63,8 @@ one() {
       echo "ok $target: $(sed -n 's/^stat::number_of_executed_units: *//p' "$work/log") executions"
     else
       echo "failed $target, status $status"
-      grep -a 'panicked at' -A 4 "$work/log" | head -n 12 | cut -c 1-300 | sed 's/^/  /'
-      base64 "$work"/failed-* | sed 's/^/  /'
+      grep -a 'panicked at' -A 3 "$work/log" | head -n 12 | cut -c 1-300 | sed 's/^/  /'
+      cat "$work"/failed-* 2>/dev/null | base64 | sed 's/^/  /'
     fi
   } >"$output/$target"
   rm -rf "$work"

@@ -166,7 +166,7 @@ BY_HAND = {
         (9, b"<html>gateway</html>"),
     ],
     "graph_recipients": [(flags, MIME) for flags in range(4)]
-    + [(0, b"Bcc: \xff@x.com, d@x.com\r\n\r\n"), (0, b"To: undisclosed-recipients:;\r\nBcc:\r\nX: y\r\n\r\n"), (2, b"bCC : d@x.com,\r\n e@x.com\r\n\r\n")],
+    + [(0, b"Bcc: \xff@x.com, d@x.com\r\n\r\n"), (2, b" x: a@x.com\r\n"), (0, b"To: undisclosed-recipients:;\r\nBcc:\r\nX: y\r\n\r\n"), (2, b"bCC : d@x.com,\r\n e@x.com\r\n\r\n")],
     "header": [(flags, MIME) for flags in range(12)]
     + [
         (flags, wire)

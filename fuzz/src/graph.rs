@@ -7,7 +7,7 @@ use gatepost::outbox::{Outcome, Verdict, add_hidden_recipients, graph_refusal, h
 use gatepost::protocol::{Envelope, Recipient};
 
 use super::case::Case;
-use super::mend::with_line_ends;
+use super::mend::{RULES, mended, with_line_ends};
 use super::wire::{assert_words, shown};
 
 /// What a refusal of Graph's means, in words on one line; for good only if Graph itself says so of the message.
@@ -39,7 +39,8 @@ pub fn check_answer(data: &[u8]) {
 /// envelope's and nobody else, or the message does not go.
 pub fn check_recipients(data: &[u8]) {
     let Some(case) = Case::of(data) else { return };
-    let mut message = with_line_ends(case.wire);
+    // As it stands in the spool.
+    let mut message = mended(&with_line_ends(case.wire), "a@x.com", &RULES[0]).header;
     let named = header_recipients(&message);
     let mut wanted: Vec<String> =
         named.iter().filter(|_| !case.flag(0)).cloned().chain(["z@contoso.com".into()]).collect();

@@ -12,7 +12,7 @@ use super::wire::{assert_words, shown};
 
 const MAILBOX: &str = "scan@contoso.com";
 
-static RULES: LazyLock<[SenderRule; 3]> = LazyLock::new(|| {
+pub static RULES: LazyLock<[SenderRule; 3]> = LazyLock::new(|| {
     let map = BTreeMap::from([("*@x.com".into(), "x@contoso.com".into())]);
     [SenderRule::Keep, SenderRule::Mailbox, SenderRule::Map(map)]
 });
@@ -56,7 +56,7 @@ pub fn check(data: &[u8]) {
     check_fields(&block);
 }
 
-fn mended(header: &[u8], sender: &str, rule: &SenderRule) -> Mended {
+pub fn mended(header: &[u8], sender: &str, rule: &SenderRule) -> Mended {
     let now = Timestamp::from_millis(1_800_000_000_000);
     mend(header, sender, &MendRules { mailbox: MAILBOX, sender: rule, now, queue_id: "q7" })
 }

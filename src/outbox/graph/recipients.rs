@@ -72,7 +72,10 @@ impl Hidden {
             at = end;
         }
         let at = header.fields_at();
-        message.splice(at..at, format!("Bcc: {list}\r\n").into_bytes());
+        // A blank at the top would make text a part of the field (RFC 5322 section 2.2.3): it is the body.
+        let folds = matches!(message.get(at), Some(b' ' | b'\t'));
+        let end = if folds { "\r\n" } else { "" };
+        message.splice(at..at, format!("Bcc: {list}\r\n{end}").into_bytes());
     }
 }
 
@@ -130,6 +133,13 @@ mod tests {
         Hidden::of(&message, &wanted).unwrap().add_to(&mut message);
         assert_eq!(message, b"Bcc: f@x.com,\r\n \xff@x.com, d@x.com\r\n\r\n");
         assert_eq!(header_recipients(&message).len(), 2);
+    }
+
+    /// Found by the fuzz target `graph_recipients`. The spool lets no such message in.
+    #[test]
+    fn text_at_the_top_does_not_become_a_recipient() {
+        let message = " x: a@x.com\r\n";
+        assert_eq!(added(message, &["f@x.com"]), format!("Bcc: f@x.com\r\n\r\n{message}"));
     }
 
     #[test]
