@@ -220,8 +220,7 @@ pub fn refuse_planted(folder: &Path, names: &[&str]) -> Result<(), PrivateFileEr
         if names.iter().any(|begin| name.as_encoded_bytes().starts_with(begin.as_bytes())) {
             match opened(&entry.path(), Origin::Own) {
                 // Another process has removed it meanwhile.
-                Err(PrivateFileError::Io { why, .. })
-                    if why.kind() == io::ErrorKind::NotFound => {}
+                Err(PrivateFileError::Io { why, .. }) if why.kind() == io::ErrorKind::NotFound => {}
                 opened => rules::check_owner(&entry.path(), &opened?)?,
             }
         }

@@ -4,6 +4,7 @@
 //! else. Both kinds take turns, in a random order within each pair, so that whatever else the machine does falls on
 //! both; what is compared are the whole distributions (Mann-Whitney) besides medians and quantiles.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+#![allow(clippy::print_stdout, reason = "the measure is what it is run for")]
 #![allow(clippy::cast_precision_loss, reason = "counts of samples are far below 2^52")]
 
 mod support;

@@ -22,8 +22,10 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde_json::json;
 
+type Check = fn(&[u8]);
+
 /// The targets of `fuzz/fuzz_targets`, and what they call.
-const TARGETS: [(&str, fn(&[u8])); 21] = [
+const TARGETS: [(&str, Check); 21] = [
     ("challenge", fuzz::upstream::check_challenge),
     ("claims", fuzz::tokens::check_claims),
     ("config", fuzz::config::check),

@@ -246,8 +246,8 @@ fn check_files(path: &Path) -> Result<(), PrivateFileError> {
     private_file::check(path)?;
     for side in ["gatepost.db-wal", "gatepost.db-shm", "gatepost.db-journal"] {
         match private_file::check(&path.with_file_name(side)) {
-            Err(PrivateFileError::Io { why, .. })
-                if why.kind() == std::io::ErrorKind::NotFound => {}
+            Err(PrivateFileError::Io { why, .. }) if why.kind() == std::io::ErrorKind::NotFound => {
+            }
             checked => checked?,
         }
     }
