@@ -1,7 +1,13 @@
 //! Who guesses is slowed down and locked out; who belongs here is not, whatever others do.
 //!
 //! Each loopback address is a source of its own.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "tests"
+)]
 // Other systems have 127.0.0.1 alone.
 #![cfg(target_os = "linux")]
 

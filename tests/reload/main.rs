@@ -7,7 +7,13 @@
 //! | `files` | configurations that can't be read, or can't be had |
 //! | `stops` | what sessions hear of a stop |
 #![cfg(unix)]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "tests"
+)]
 
 mod files;
 mod proxy;

@@ -140,7 +140,7 @@ async fn two_hundred_reloads_under_load() {
         })
     };
     let clients: Vec<_> = (0..4).map(load).collect();
-    let text = |round: usize| if round % 2 == 0 { &large } else { &small };
+    let text = |round: usize| if round.is_multiple_of(2) { &large } else { &small };
     // What is made once is made by then.
     for round in 0..20 {
         proxy.reload(text(round)).await;
