@@ -142,7 +142,7 @@ pub(super) trait Dialect: Send {
     fn line(&mut self, line: &str) -> Action;
     /// What of a line is its status, a code or a `-ERR`, and not its text.
     fn status<'a>(&self, line: &'a str) -> &'a str {
-        line.get(..4).unwrap_or_default().trim_end()
+        first_four(line).trim_end()
     }
     /// TLS is on: what to say first (RFC 3501 section 6.2.1, RFC 3207 section 4.2: ask anew).
     fn tls_started(&mut self) -> Action;
@@ -243,6 +243,12 @@ impl Upstream {
     pub fn into_unread(mut self) -> Vec<u8> {
         self.input.take_rest()
     }
+}
+
+/// `-ERR`, or a code and what follows it; all of a line that has no more.
+pub(super) fn first_four(line: &str) -> &str {
+    let end = line.char_indices().nth(4).map_or(line.len(), |(end, _)| end);
+    line.get(..end).unwrap_or_default()
 }
 
 /// A rejection for an upstream that is out of order.

@@ -152,9 +152,12 @@ impl Store {
     /// Whether it could be written, without writing: what is written is news to a running proxy. A full disk does not
     /// show.
     pub async fn is_open_to_writes(&self) -> Result<(), StoreError> {
-        let transaction = self.pool.begin_with("BEGIN IMMEDIATE").await;
-        let rolled_back = transaction.map_err(|e| self.failed(&e))?.rollback().await;
-        rolled_back.map_err(|e| self.failed(&e))
+        let tried = async {
+            let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+            sqlx::query(TRIAL).execute(&mut *transaction).await?;
+            transaction.rollback().await
+        };
+        tried.await.map_err(|e| self.failed(&e))
     }
 
     /// Before a write: while the store is known to fail, one tries for all. Each other one would wait for a lock for
