@@ -13,7 +13,6 @@ mod support;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::atomic::{AtomicU16, Ordering};
 
 use gatepost::access::{Hasher, generate};
 use gatepost::clock::Clock;
@@ -27,7 +26,7 @@ use gatepost::outbox::{Source, Spool};
 use gatepost::protocol::{Envelope, Recipient};
 use gatepost::store::{Hash, PasswordRecord, Store};
 use gatepost::vocabulary::TlsMode;
-use support::{Authority, Fake, Leaf};
+use support::{Authority, Fake, Leaf, free_port};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -200,14 +199,6 @@ fn expect_first(findings: &[Finding], code: Code, remedy: &str) -> Finding {
 
 fn chmod(path: &std::path::Path, mode: &str) {
     assert!(Command::new("chmod").arg(mode).arg(path).status().unwrap().success());
-}
-
-/// Below the ports that systems give out by themselves: those may be another test's the next moment.
-fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let start = 10_000 + (std::process::id() % 10_000) as u16;
-    let mut candidates = std::iter::repeat_with(|| start + NEXT.fetch_add(1, Ordering::Relaxed));
-    candidates.find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

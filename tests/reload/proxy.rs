@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -15,7 +15,7 @@ use gatepost::store::{Hash, PasswordRecord, Store};
 use gatepost::vocabulary::Protocol;
 use tokio::time::sleep;
 
-use crate::support::{Wire, try_log_in};
+use crate::support::{Wire, free_port, try_log_in};
 
 /// For the proxy to be ready, and for what it says.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -49,8 +49,7 @@ pub(crate) fn account(mailbox: &str) -> String {
 }
 
 pub(crate) fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap()
+    SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()))
 }
 
 impl Proxy {

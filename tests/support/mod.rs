@@ -352,3 +352,12 @@ async fn add(store: Store, name: &str, hash: Hash, protocols: &[Protocol], netwo
     assert!(store.add_password(&record).await.unwrap(), "{name} is taken");
     store.close().await;
 }
+
+/// Below the ports that systems give out by themselves: those may be another test's the next moment.
+pub fn free_port() -> u16 {
+    static NEXT: std::sync::atomic::AtomicU16 = std::sync::atomic::AtomicU16::new(0);
+    let start = 10_000 + (std::process::id() % 10_000) as u16;
+    let mut candidates =
+        std::iter::repeat_with(|| start + NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+    candidates.find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
+}
