@@ -8,24 +8,7 @@ from bench.processes import CERTS, Failure, accepts, run
 
 PROTOCOLS = ["imap", "pop3", "smtp"]
 LOCAL_TLS = ["none", "starttls", "implicit"]
-L    def own_certificate_sections(self):
-        """Listeners with an administrator's certificate, of an RSA key."""
-        certificate, key = self.folder / "own.pem", self.folder / "own.key"
-        run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "90", "-subj", "/CN=localhost",
-             "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", key, "-out", certificate])
-        for tls in ["implicit", "starttls"]:
-            port = self.own_certificate_ports[tls] = self.ground.ports.next()
-            yield (f'[[listener]]\nprotocol = "imap"\nlisten = "localhost:{port}"\ntls = "{tls}"\n'
-                   f'provider = "{LAB}"\ncertificate = "{certificate}"\nprivate_key = "{key}"')
-
-    def balanced_sections(self):
-        for protocol in PROTOCOLS:
-            for tls in BALANCED:
-                port = self.balanced[protocol, tls] = self.ground.ports.next()
-                yield (f'[[listener]]\nprotocol = "{protocol}"\nlisten = "127.0.0.1:{port}"\n'
-                       f'tls = "{tls}"\nprovider = "{LAB}"\nproxy_protocol = ["{BALANCER}"]')
-
-, LAB_STARTTLS = "lab", "lab-starttls"
+LAB, LAB_STARTTLS = "lab", "lab-starttls"
 SECRET_VARIABLE = "GATEPOST_REAL_CLIENT_SECRET"
 
 PRINTER, SYNC, IDLE, LARGE, BRIEF, COUNTED, SPOOLED = (
@@ -120,7 +103,23 @@ class Gatepost:
             yield (f'[[listener]]\nprotocol = "smtp"\nlisten = "localhost:{port}"\n'
                    f'tls = "{tls}"\nprovider = "{provider}"\ndelivery = "spool"')
 
-AB
+    def own_certificate_sections(self):
+        """Listeners with an administrator's certificate, of an RSA key."""
+        certificate, key = self.folder / "own.pem", self.folder / "own.key"
+        run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "90", "-subj", "/CN=localhost",
+             "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", key, "-out", certificate])
+        for tls in ["implicit", "starttls"]:
+            port = self.own_certificate_ports[tls] = self.ground.ports.next()
+            yield (f'[[listener]]\nprotocol = "imap"\nlisten = "localhost:{port}"\ntls = "{tls}"\n'
+                   f'provider = "{LAB}"\ncertificate = "{certificate}"\nprivate_key = "{key}"')
+
+    def balanced_sections(self):
+        for protocol in PROTOCOLS:
+            for tls in BALANCED:
+                port = self.balanced[protocol, tls] = self.ground.ports.next()
+                yield (f'[[listener]]\nprotocol = "{protocol}"\nlisten = "127.0.0.1:{port}"\n'
+                       f'tls = "{tls}"\nprovider = "{LAB}"\nproxy_protocol = ["{BALANCER}"]')
+
     def app_section(self, provider, app, secret_file):
         head = f'[app.{provider}-{app}]\nprovider = "{provider}"\nclient_id = "{app}"\n'
         if app == parts.PERSON:
