@@ -16,15 +16,17 @@ main() {
   step format cargo fmt --all --check
   step lints cargo clippy --workspace --all-targets -- -D warnings
   step crates crates "$build"
+  step parts tests/real/install.sh "$build/real"
   step tests cargo test --no-fail-fast
   step build cargo build
   step targets fuzz/run.sh build
   # The slow ones wait more than they work, and the fuzzers make way for them. One takes three minutes by itself:
   # Exchange's own thirty messages a minute.
   begin fuzz fuzz/run.sh 30
-  step slow cargo test --no-fail-fast --test guard --test devices -- --ignored --skip thirty_messages --test-threads 6
+  step slow cargo test --no-fail-fast --test guard --test devices --test store_faults --test clock_jumps -- \
+    --ignored --skip thirty_messages --test-threads 6
   finish fuzz
-  step measures cargo test --no-fail-fast --test spool -- --ignored --test-threads 1
+  step measures cargo test --no-fail-fast --test spool --test siege --test faults -- --ignored --test-threads 1
   step real real_parts "$build"
   printf '\n%s' "$times"
   echo "$passed passed, $failed failed"

@@ -67,6 +67,31 @@ impl Timestamp {
     }
 }
 
+/// Notices when the clock is set, and when the machine has slept: the wall clock goes on then, waiting does not.
+#[derive(Clone, Copy, Debug)]
+pub struct Jumps {
+    wall: Timestamp,
+    waited: tokio::time::Instant,
+}
+
+/// Less is no jump: time servers correct a clock by steps of a fraction of a second, and a slow machine reads both
+/// clocks at some distance.
+const JUMP: Duration = Duration::from_secs(60);
+
+impl Jumps {
+    /// Looks from `now` on.
+    pub fn new(now: Timestamp) -> Self {
+        Self { wall: now, waited: tokio::time::Instant::now() }
+    }
+
+    /// Whether the clock has jumped since it was looked at last.
+    pub fn has_jumped(&mut self, now: Timestamp) -> bool {
+        let expected = self.wall.plus(self.waited.elapsed());
+        *self = Self::new(now);
+        now.saturating_since(expected).max(expected.saturating_since(now)) > JUMP
+    }
+}
+
 /// Where the time comes from.
 #[derive(Clone, Debug)]
 pub struct Clock(Source);

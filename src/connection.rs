@@ -5,34 +5,38 @@
 //! accept ─▶ greet ─▶ read_login ─▶ identify: access ────────┤                                       ├─▶ outcome
 //!                        ▲             │ refused      spool └─▶ intake ─────────────────────────────┘
 //!                        └─────────────┘
+//!           └────── a seat in the lobby ──────┘
 //! ```
 //!
+//! Behind a load balancer its header comes first, and its client is the peer from then on.
 //! A device that can't log in is known by its address, and skips the check of a password.
 //!
 //! Invariant: nothing goes upstream before the login is checked here, and nothing that the client sent
 //! before its login is logged.
 
+mod balancer;
 mod client;
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, debug, field, info, info_span};
 
 use crate::access::Access;
 use crate::config::{Account, Config, Device, Listener};
 use crate::direct::{Submission, relay_submission};
-use crate::net::{Relayed, ServerTls, relay};
+use crate::lobby::{Displaced, Lobby, Seat};
+use crate::net::{Relayed, ServerTls, relay, why_no_tls};
 use crate::oauth::Tokens;
 use crate::outbox::{Intake, Outbox, Source, Spool, Taken};
 use crate::pace::{Pace, Turn};
-use crate::protocol::{Closing, Login, Refusal, Rejection, Welcome, spool_keywords};
+use crate::protocol::{Closing, Login, Refusal, Rejection, Talk, Welcome, spool_keywords};
 use crate::sessions::Sessions;
 use crate::store::MismatchKind;
 use crate::upstream::{NoSession, Server, Session};
@@ -43,12 +47,16 @@ use client::{Asked, Client, write};
 /// minutes for a session that is at work; before a login a minute is plenty for any device.
 const LOGIN: Duration = Duration::from_secs(60);
 
-/// What all connections share.
+/// At a stop, for a client that is not logged in to hear its goodbye. Nothing is lost with it.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// What all connections of one configuration share. A reload makes another Gate for those that come later; what is
+/// not of the configuration is the same in both.
 pub struct Gate {
     /// The accounts.
     pub config: Arc<Config>,
     /// Who may log in.
-    pub access: Access,
+    pub access: Arc<Access>,
     /// With what they log in upstream.
     pub tokens: Arc<Tokens>,
     /// How much of it the provider takes.
@@ -59,6 +67,8 @@ pub struct Gate {
     pub outbox: Outbox,
     /// Who is logged in now.
     pub sessions: Arc<Sessions>,
+    /// Who is not, and waits.
+    pub lobby: Arc<Lobby>,
     /// Ends connections that are not logged in.
     pub stop: CancellationToken,
     /// Ends all of them.
@@ -90,7 +100,7 @@ enum Ending {
     Session(Relayed),
     /// After a session with the spool.
     Taken(Taken),
-    /// gatepost was stopped during the session.
+    /// gatepost was stopped during the session, or its mailbox left the configuration.
     Cut,
 }
 
@@ -106,36 +116,66 @@ struct Guest {
 /// A client that is let in, and its session upstream if it has one.
 type LetIn = (Client, Guest, Option<(Session, Turn)>);
 
+impl Door {
+    /// A seat in the lobby for a connection from there.
+    pub fn seat(&self, peer: IpAddr) -> Seat {
+        match self.listener.is_balancer(peer) {
+            true => self.gate.lobby.enter_balancer(peer),
+            false => self.gate.lobby.enter(peer),
+        }
+    }
+}
+
 /// Serves one connection and logs how it ended.
-pub async fn serve(door: Arc<Door>, socket: TcpStream, peer: SocketAddr, id: u64) {
-    let listener = door.listener.protocol;
-    let span = info_span!("connection", id, %listener, %peer, account = field::Empty, device = field::Empty, upstream = field::Empty);
-    let connection = Connection { door, peer, refused: None };
-    connection.run(socket).instrument(span).await;
+pub async fn serve(
+    door: Arc<Door>,
+    mut socket: TcpStream,
+    peer: SocketAddr,
+    id: u64,
+    mut seat: Seat,
+) {
+    let start = Instant::now();
+    let announced = balancer::client(&door, &mut socket, peer, &mut seat).await;
+    let (listener, client) = (door.listener.protocol, *announced.as_ref().unwrap_or(&peer));
+    let span = info_span!("connection", id, %listener, peer = %client, balancer = field::Empty, account = field::Empty, device = field::Empty, upstream = field::Empty);
+    if client != peer {
+        span.record("balancer", field::display(peer));
+    }
+    let connection = Connection { door, peer: client, start, refused: None };
+    match announced {
+        Ok(_) => connection.run(socket, seat).instrument(span).await,
+        Err(ending) => span.in_scope(|| connection.tell(&ending)),
+    }
 }
 
 struct Connection {
     door: Arc<Door>,
+    /// The client, also behind a load balancer.
     peer: SocketAddr,
+    start: Instant,
     /// The last refusal, for the outcome.
     refused: Option<Refusal>,
 }
 
 impl Connection {
-    async fn run(mut self, socket: TcpStream) {
-        let start = Instant::now();
-        let ending = match self.pass(socket).await {
+    async fn run(mut self, socket: TcpStream, seat: Seat) {
+        let ending = match self.pass(socket, seat).await {
             Ok(ending) | Err(ending) => ending,
         };
-        let (up, down) = match &ending {
+        self.tell(&ending);
+    }
+
+    /// The one line of each connection.
+    fn tell(&self, ending: &Ending) {
+        let (up, down) = match ending {
             Ending::Session(relayed) => (relayed.up, relayed.down),
             Ending::Taken(taken) => (taken.octets, 0),
             _ => (0, 0),
         };
-        self.note_mismatch(&ending);
+        self.note_mismatch(ending);
         let refused = self.refused.as_ref().map(Refusal::name);
         let reason = self.refused.as_ref().map(Refusal::text);
-        let millis = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let millis = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
         info!(outcome = %ending, refused, reason, millis, up, down, "connection closed");
     }
 
@@ -151,8 +191,16 @@ impl Connection {
     }
 
     /// The whole way. Its two halves are boxed, so that a session does not keep the memory of its login.
-    async fn pass(&mut self, socket: TcpStream) -> Result<Ending, Ending> {
-        let (client, guest, upstream) = Box::pin(self.let_in(socket)).await?;
+    async fn pass(&mut self, socket: TcpStream, seat: Seat) -> Result<Ending, Ending> {
+        let stop = self.door.gate.stop.clone();
+        let overdue = async {
+            stop.cancelled().await;
+            sleep(FAREWELL).await;
+        };
+        let (client, guest, upstream) = tokio::select! {
+            let_in = Box::pin(self.let_in(socket, seat)) => let_in?,
+            () = overdue => return Err(Ending::Closed(Closing::ShuttingDown)),
+        };
         match upstream {
             Some((session, turn)) => Box::pin(self.relay(client, guest, session, turn)).await,
             None => Box::pin(self.take_mail(client, guest)).await,
@@ -160,64 +208,94 @@ impl Connection {
     }
 
     /// Up to a login that is let through, and a session upstream, unless gatepost takes the mail itself.
-    async fn let_in(&mut self, socket: TcpStream) -> Result<LetIn, Ending> {
-        let mut deadline = Instant::now() + LOGIN;
-        let mut client = self.greet(socket, deadline).await?;
+    async fn let_in(&mut self, socket: TcpStream, seat: Seat) -> Result<LetIn, Ending> {
+        let mut client = self.greet(socket, seat).await?;
         loop {
             let asked;
-            (client, asked) = client.read_login(&self.door, deadline).await?;
-            let (is_device, asked_at) = (matches!(asked, Asked::Device), Instant::now());
-            let refusal = match self.identify(asked).await {
-                Ok(guest) if self.door.listener.delivery == Delivery::Spool => {
-                    return Ok((client, guest, None));
+            (client, asked) = client.read_login(&self.door).await?;
+            let is_device = matches!(asked, Asked::Device);
+            let refusal = match self.identify(&mut client, asked).await? {
+                Ok(guest) => {
+                    client.leave_lobby();
+                    if self.door.listener.delivery == Delivery::Spool {
+                        return Ok((client, guest, None));
+                    }
+                    // Boxed: a client that waits does not hold the memory of a login upstream.
+                    match client.stays_for(Box::pin(self.reach(&guest.account))).await? {
+                        Ok(upstream) => return Ok((client, guest, Some(upstream))),
+                        Err(refusal) => refusal,
+                    }
                 }
-                Ok(guest) => match client.stays_for(self.reach(&guest.account)).await? {
-                    Ok(upstream) => return Ok((client, guest, Some(upstream))),
-                    Err(refusal) => refusal,
-                },
                 Err(refusal) => refusal,
             };
             debug!(refusal = refusal.name(), reason = refusal.text(), "login refused");
-            let refusal = self.refused.insert(refusal);
-            client = client.refuse(refusal, is_device).await?;
-            // What gatepost has taken for itself is not the client's delay.
-            deadline += asked_at.elapsed();
+            client = client.refuse(self.refused.insert(refusal), is_device).await?;
         }
     }
 
-    async fn greet(&self, socket: TcpStream, deadline: Instant) -> Result<Client, Ending> {
+    async fn greet(&self, socket: TcpStream, seat: Seat) -> Result<Client, Ending> {
         let Door { listener, server, gate, .. } = &*self.door;
         let keywords = match (listener.protocol, listener.delivery) {
-            (Protocol::Smtp, Delivery::Direct) => server.keywords().await,
+            (Protocol::Smtp, Delivery::Direct) => seat.during(Box::pin(server.keywords())).await?,
             (Protocol::Smtp, Delivery::Spool) => spool_keywords(gate.config.spool.message),
             (Protocol::Imap | Protocol::Pop3, _) => Vec::new(),
         };
         let open =
             listener.protocol == Protocol::Smtp && gate.config.device(self.peer.ip()).is_some();
-        Client::greet(&self.door, socket, keywords, open, deadline).await
+        let deadline = Instant::now() + LOGIN;
+        Client::greet(&self.door, socket, seat, keywords, open, deadline).await
     }
 
     /// From credentials, which end here, or an address, to who it is.
-    async fn identify(&self, asked: Asked) -> Result<Guest, Refusal> {
+    async fn identify(
+        &self,
+        client: &mut Client,
+        asked: Asked,
+    ) -> Result<Result<Guest, Refusal>, Ending> {
         let guest = match asked {
-            Asked::Login(login) => self.check(login).await?,
-            Asked::Device => self.device()?,
+            Asked::Login(login) => self.check(client, login).await?,
+            Asked::Device => self.device(),
         };
-        Span::current().record("device", guest.name.as_str());
-        self.suits(&guest.account)?;
-        Ok(guest)
+        Ok(guest.and_then(|guest| {
+            Span::current().record("device", guest.name.as_str());
+            self.suits(&guest.account)?;
+            Ok(guest)
+        }))
     }
 
-    async fn check(&self, login: Login) -> Result<Guest, Refusal> {
+    /// Who has failed before waits for the answer. The check itself goes to its end without the client: what was tried
+    /// counts, and a script that closes its side early still hears the answer.
+    async fn check(
+        &self,
+        client: &mut Client,
+        login: Login,
+    ) -> Result<Result<Guest, Refusal>, Ending> {
         let Door { listener, gate, .. } = &*self.door;
-        let account = gate.config.account(&login.user);
-        if let Some(account) = &account {
-            Span::current().record("account", account.mailbox.as_str());
+        let Gate { config, access, stop, .. } = &**gate;
+        let account = config.account(&login.user);
+        let listed = account.as_ref().filter(|account| config.lists(account));
+        // Also of a name that is not listed, so that both take as long.
+        let shown = listed.map_or("unknown", |account| account.mailbox.as_str());
+        Span::current().record("account", shown);
+        let (known, protocol, peer) = (account.as_deref(), listener.protocol, self.peer.ip());
+        let verdict = client.has_done(access.check(known, &login, protocol, peer)).await?;
+        match (verdict, &account) {
+            (Ok(name), Some(account)) => {
+                if listed.is_none() {
+                    Span::current().record("account", account.mailbox.as_str());
+                }
+                let account = Arc::clone(account);
+                Ok(Ok(Guest { account, name, device: None }))
+            }
+            (verdict, _) => {
+                let refusal = verdict.err().unwrap_or(Refusal::BadCredentials);
+                let delay = access.delay(known, &login, protocol, peer, &refusal);
+                if !delay.is_zero() {
+                    client.stays_for(stop.run_until_cancelled(sleep(delay))).await?;
+                }
+                Ok(Err(refusal))
+            }
         }
-        let (known, peer) = (account.as_deref(), self.peer.ip());
-        let name = gate.access.check(known, &login, listener.protocol, peer).await?;
-        let account = account.ok_or(Refusal::BadCredentials)?;
-        Ok(Guest { account, name, device: None })
     }
 
     fn device(&self) -> Result<Guest, Refusal> {
@@ -252,7 +330,10 @@ impl Connection {
             () = gate.stop.cancelled() => return Err(Refusal::ShuttingDown),
         };
         Span::current().record("upstream", field::display(server.endpoint()));
-        let session = server.log_in_as(account, &gate.tokens).await;
+        let session = tokio::select! {
+            session = server.log_in_as(account, &gate.tokens) => session,
+            () = gate.stop.cancelled() => return Err(Refusal::ShuttingDown),
+        };
         if let Err(NoSession::Rejected(Rejection::Busy { wait, .. })) = &session {
             gate.pace.hold(account, listener.protocol, *wait);
         }
@@ -270,24 +351,31 @@ impl Connection {
         let Gate { sessions, pace, cut, .. } = &*self.door.gate;
         let Guest { account, device, .. } = guest;
         let protocol = self.door.listener.protocol;
-        let _counted = sessions.enter(&account.mailbox, protocol);
+        let counted = sessions.enter(&account.mailbox, protocol);
         let (mut stream, mut reply, ahead) = client.accept(&session.welcome, device.is_some());
         let Session { stream: mut upstream, mut unread, .. } = session;
         debug!("logged in");
         let relayed = async {
+            let leave = counted.leave();
             if protocol == Protocol::Smtp {
                 write(&mut stream, &reply).await?;
-                let submission = Submission { pace: Arc::clone(pace), turn, account, device };
+                let leave = leave.clone();
+                let submission =
+                    Submission { pace: Arc::clone(pace), turn, account, device, leave };
                 let relayed = relay_submission(stream, upstream, ahead, unread, submission);
                 return Ok(Box::pin(relayed).await);
             }
+            let mut talk = Talk::new(protocol);
+            talk.client(&ahead);
+            talk.server(&unread);
             reply.append(&mut unread);
             write(&mut stream, &reply).await?;
             write(&mut upstream, &ahead).await?;
-            Ok(relay(stream, upstream).await)
+            Ok(relay(stream, upstream, talk, leave).await)
         };
         tokio::select! {
             relayed = relayed => relayed.map(Ending::Session),
+            () = counted.overdue() => Ok(Ending::Cut),
             () = cut.cancelled() => Ok(Ending::Cut),
         }
     }
@@ -296,7 +384,7 @@ impl Connection {
     async fn take_mail(&self, client: Client, guest: Guest) -> Result<Ending, Ending> {
         let Door { listener, gate, .. } = &*self.door;
         let Guest { account, name, device } = guest;
-        let _counted = gate.sessions.enter(&account.mailbox, listener.protocol);
+        let counted = gate.sessions.enter(&account.mailbox, listener.protocol);
         let (mut stream, reply, ahead) = client.accept(&Welcome::default(), device.is_some());
         write(&mut stream, &reply).await?;
         let intake = Intake {
@@ -312,10 +400,11 @@ impl Connection {
                 sender: account.sender.clone(),
             },
             device: device.as_deref(),
-            stop: &gate.stop,
+            stop: counted.leave(),
         };
         tokio::select! {
             taken = intake.take(stream, &ahead) => Ok(Ending::Taken(taken)),
+            () = counted.overdue() => Ok(Ending::Cut),
             () = gate.cut.cancelled() => Ok(Ending::Cut),
         }
     }
@@ -330,6 +419,12 @@ fn refusal(none: NoSession) -> Refusal {
         }
         NoSession::Rejected(Rejection::Busy { said, .. }) => Refusal::UpstreamBusy { said },
         NoSession::Rejected(Rejection::Broken { said }) => Refusal::UpstreamDown { reason: said },
+    }
+}
+
+impl From<Displaced> for Ending {
+    fn from(_: Displaced) -> Self {
+        Self::Closed(Closing::Displaced)
     }
 }
 
@@ -348,17 +443,17 @@ impl fmt::Display for Ending {
             }
             Self::Lost(error) => write!(f, "broken off before a login: {error}"),
             Self::Handshake(error) => {
-                write!(
-                    f,
-                    "no TLS with the client; is it set to plain, or mistrusts the certificate? {error}"
-                )
+                write!(f, "no TLS with the client: {} ({error})", why_no_tls(error))
+            }
+            Self::Session(Relayed { end: Ok(()), dismissed: true, .. }) => {
+                f.write_str("session ended by gatepost, with nothing under way")
             }
             Self::Session(Relayed { end: Ok(()), .. }) => f.write_str("session done"),
             Self::Session(Relayed { end: Err(error), .. }) => {
                 write!(f, "session broken off: {error}")
             }
             Self::Taken(taken) => taken.fmt(f),
-            Self::Cut => f.write_str("session ended because gatepost was stopped"),
+            Self::Cut => f.write_str("session cut off: gatepost stops, or its mailbox is gone"),
         }
     }
 }

@@ -23,10 +23,10 @@
 //! | 6 | [`connection`], [`doctor`] |
 //! | 5 | [`outbox`] |
 //! | 4 | [`direct`], [`upstream`], [`signin`] |
-//! | 3 | [`access`], [`oauth`], [`pace`], [`sessions`] |
+//! | 3 | [`access`], [`lobby`], [`oauth`], [`pace`], [`sessions`] |
 //! | 2 | [`store`], [`net`], [`entra`] |
 //! | 1 | [`config`], [`protocol`] |
-//! | 0 | [`secret`], [`vocabulary`], [`clock`], [`backoff`], [`private_file`], [`attention`], [`explain`] |
+//! | 0 | [`secret`], [`vocabulary`], [`clock`], [`backoff`], [`private_file`], [`confine`], [`descriptors`], [`supervisor`], [`attention`], [`explain`] |
 //!
 //! [`emulator`] is a crate of its own, which knows none of them.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
@@ -38,11 +38,14 @@ pub mod backoff;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod confine;
 pub mod connection;
+pub mod descriptors;
 pub mod direct;
 pub mod doctor;
 pub mod entra;
 pub mod explain;
+pub mod lobby;
 pub mod net;
 pub mod oauth;
 pub mod outbox;
@@ -53,6 +56,7 @@ pub mod secret;
 pub mod sessions;
 pub mod signin;
 pub mod store;
+pub mod supervisor;
 pub mod upstream;
 pub mod vocabulary;
 

@@ -1,35 +1,100 @@
-//! Who is logged in now, and which clients can't get that far.
+//! Who is logged in now, who is asked to leave, and which clients can't get that far.
+//!
+//! Invariant: a session of a mailbox that the configuration does not have is asked to leave, whenever it has begun.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::config::Config;
 use crate::store::{LiveSessions, Mismatch, MismatchKind};
 use crate::vocabulary::Protocol;
+
+/// How long a session may go on when it is asked to leave: for Exchange to take a message that was sent to its end,
+/// which lasts some seconds, and well within the 90 s that systemd gives a service to stop.
+pub const GRACE: Duration = Duration::from_secs(10);
 
 /// The sessions of this process.
 #[derive(Default)]
 pub struct Sessions {
-    counts: Mutex<BTreeMap<(String, Protocol), u64>>,
+    live: Mutex<Live>,
+    /// Asks all of them to leave.
+    stop: CancellationToken,
     mismatches: Mutex<BTreeMap<String, Mismatch>>,
     changed: Notify,
+}
+
+#[derive(Default)]
+struct Live {
+    counts: BTreeMap<(String, Protocol), u64>,
+    /// Who is asked to leave, by mailbox.
+    leave: HashMap<String, CancellationToken>,
+    /// The one in force, which knows the mailboxes; none: all are known.
+    config: Option<Arc<Config>>,
 }
 
 /// A session that counts until it is dropped.
 pub struct Counted {
     sessions: Arc<Sessions>,
     key: (String, Protocol),
+    leave: CancellationToken,
+}
+
+impl Counted {
+    /// Asks the session to leave: gatepost stops, or its mailbox is no longer in the configuration.
+    pub fn leave(&self) -> &CancellationToken {
+        &self.leave
+    }
+
+    /// Comes to its end when the session has not left in time.
+    pub async fn overdue(&self) {
+        self.leave.cancelled().await;
+        sleep(GRACE).await;
+    }
 }
 
 impl Sessions {
+    /// All are asked to leave at `stop`.
+    pub fn new(stop: CancellationToken) -> Self {
+        Self { stop, ..Self::default() }
+    }
+
     /// Counts a session.
     pub fn enter(self: &Arc<Self>, mailbox: &str, protocol: Protocol) -> Counted {
         let key = (mailbox.to_owned(), protocol);
-        self.change(&key, |count| count + 1);
-        Counted { sessions: Arc::clone(self), key }
+        let mut live = self.lock();
+        let new = || self.stop.child_token();
+        let leave = live.leave.entry(mailbox.to_owned()).or_insert_with(new).clone();
+        if live.config.as_ref().is_some_and(|config| config.account(mailbox).is_none()) {
+            leave.cancel();
+        }
+        *live.counts.entry(key.clone()).or_default() += 1;
+        self.changed.notify_one();
+        drop(live);
+        Counted { sessions: Arc::clone(self), key, leave }
+    }
+
+    /// Another configuration is in force: the sessions of mailboxes that it does not have are asked to leave. How
+    /// many mailboxes those are.
+    pub fn set(&self, config: &Arc<Config>) -> usize {
+        let mut live = self.lock();
+        live.config = Some(Arc::clone(config));
+        // One that comes back has new sessions, and those that leave go on leaving.
+        let all = live.leave.len();
+        live.leave.retain(|mailbox, leave| {
+            let known = config.account(mailbox).is_some();
+            if !known {
+                leave.cancel();
+            }
+            known && !leave.is_cancelled()
+        });
+        all - live.leave.len()
     }
 
     /// Notes a client of `listener` that is set otherwise than it.
@@ -52,7 +117,7 @@ impl Sessions {
         let mismatches = self.mismatches.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let pid = std::process::id();
         let mut live = LiveSessions { pid, mismatches, ..LiveSessions::default() };
-        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = &self.lock().counts;
         for ((mailbox, protocol), count) in counts.iter() {
             let of_mailbox = live.sessions.entry(mailbox.clone()).or_default();
             of_mailbox.insert(protocol.name().to_owned(), *count);
@@ -60,19 +125,64 @@ impl Sessions {
         live
     }
 
-    fn change(&self, key: &(String, Protocol), change: impl FnOnce(u64) -> u64) {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = change(counts.get(key).copied().unwrap_or(0));
-        match count {
-            0 => counts.remove(key),
-            _ => counts.insert(key.clone(), count),
-        };
-        self.changed.notify_one();
+    fn lock(&self) -> MutexGuard<'_, Live> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.sessions.change(&self.key, |count| count.saturating_sub(1));
+        let mut live = self.sessions.lock();
+        let left = live.counts.get(&self.key).map_or(0, |count| count.saturating_sub(1));
+        match left {
+            0 => live.counts.remove(&self.key),
+            _ => live.counts.insert(self.key.clone(), left),
+        };
+        if !live.counts.keys().any(|(mailbox, _)| *mailbox == self.key.0) {
+            live.leave.remove(&self.key.0);
+        }
+        self.sessions.changed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn config(mailboxes: &[&str]) -> Arc<Config> {
+        let account =
+            |mailbox: &&str| format!("[[account]]\nmailbox = \"{mailbox}\"\napp = \"a\"\n");
+        let accounts: String = mailboxes.iter().map(account).collect();
+        let text = format!("[app.a]\nclient_id = \"x\"\n{accounts}");
+        Arc::new(Config::parse(Path::new("gatepost.toml"), &text).unwrap())
+    }
+
+    #[test]
+    fn who_is_no_longer_in_the_configuration_is_asked_to_leave() {
+        let sessions = Arc::new(Sessions::default());
+        let enter = |mailbox| sessions.enter(mailbox, Protocol::Imap);
+        assert_eq!(sessions.set(&config(&["a@x", "b@x"])), 0);
+        let (a, b) = (enter("a@x"), enter("b@x"));
+        assert_eq!(sessions.set(&config(&["A@x"])), 1);
+        assert!(!a.leave().is_cancelled() && b.leave().is_cancelled());
+        // A login that had begun under the former configuration.
+        let late = enter("b@x");
+        assert!(late.leave().is_cancelled());
+        sessions.set(&config(&["b@x", "a@x"]));
+        let again = enter("b@x");
+        assert!(!again.leave().is_cancelled() && late.leave().is_cancelled());
+        drop((a, b, late, again));
+        assert!(sessions.lock().counts.is_empty() && sessions.lock().leave.is_empty());
+    }
+
+    #[test]
+    fn a_stop_asks_all_of_them() {
+        let stop = CancellationToken::new();
+        let sessions = Arc::new(Sessions::new(stop.clone()));
+        let counted = sessions.enter("a@x", Protocol::Pop3);
+        stop.cancel();
+        assert!(counted.leave().is_cancelled());
     }
 }

@@ -7,13 +7,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tracing::debug;
 
 use crate::config::{Account, Endpoint};
-use crate::net::{ClientTls, Stream, dial, start_tls};
+use crate::net::{ClientTls, Deadline, DialError, Route, Stream, dial, start_tls};
 use crate::oauth::{AccessToken, Tokens};
-use crate::protocol::{Goal, Refusal, Rejection, Upstream, UpstreamStep, Welcome, Xoauth2};
+use crate::protocol::{Goal, Phase, Refusal, Rejection, Upstream, UpstreamStep, Welcome, Xoauth2};
 use crate::vocabulary::{Protocol, TlsMode};
 
 /// For the whole way to a login: connect, TLS, greeting, authentication. Clients give a login about half
@@ -37,6 +37,7 @@ pub struct Server {
     protocol: Protocol,
     endpoint: Endpoint,
     tls: ClientTls,
+    route: Route,
     /// SMTP's EHLO keywords or IMAP's capabilities after a login, as it last told them.
     known: RwLock<Option<Arc<Vec<String>>>>,
     /// Held while the keywords are learned; the time of the last failure.
@@ -64,11 +65,12 @@ pub enum NoSession {
 
 impl Server {
     /// A server to which no connection was made yet.
-    pub fn new(protocol: Protocol, endpoint: Endpoint, tls: ClientTls) -> Self {
+    pub fn new(protocol: Protocol, endpoint: Endpoint, tls: ClientTls, route: Route) -> Self {
         Self {
             protocol,
             endpoint,
             tls,
+            route,
             known: RwLock::default(),
             learning: tokio::sync::Mutex::default(),
         }
@@ -166,51 +168,81 @@ impl Server {
     }
 
     async fn open(&self, goal: Goal, learn: bool, limit: Duration) -> Result<Session, Rejection> {
-        match timeout(limit, self.connect(goal, learn)).await {
-            Ok(session) => session,
-            Err(_) => Err(self.broken("does not answer")),
-        }
-    }
-
-    async fn connect(&self, goal: Goal, learn: bool) -> Result<Session, Rejection> {
-        let down = |error: &dyn ToString| Rejection::Broken { said: error.to_string() };
-        let mut stream = dial(&self.endpoint).await.map_err(|error| down(&error))?;
+        let deadline = Deadline::within(limit);
+        let dialled = dial(&self.endpoint, &self.route, &self.tls, deadline).await;
+        let mut stream = dialled.map_err(down)?;
         if self.endpoint.tls == TlsMode::Implicit {
-            stream = self.encrypt(stream).await?;
+            stream = self.encrypt(stream, deadline).await?;
         }
         let mut upstream = Upstream::new(self.protocol, self.endpoint.tls, goal, EHLO_NAME, learn);
         loop {
-            match upstream.step() {
-                UpstreamStep::Read => {
-                    let mut buffer = [0; READ];
-                    match stream.read(&mut buffer).await {
-                        Ok(0) => return Err(self.broken("has closed the connection")),
-                        Ok(count) => upstream.push(buffer.get(..count).unwrap_or_default()),
-                        Err(error) => return Err(self.broken(&error.to_string())),
+            let phase = upstream.phase();
+            let (limit, silent) = limit_of(phase);
+            let talk = self.talk(&mut stream, &mut upstream);
+            match deadline.phase(limit, talk).await {
+                Err(late) => return Err(self.broken(&format!("{silent} {late}"))),
+                Ok(step) => match step? {
+                    Some(UpstreamStep::StartTls) => {
+                        stream = self.encrypt(stream, deadline).await?;
+                        upstream.tls_started();
                     }
-                }
-                UpstreamStep::Write(bytes) => {
-                    stream.write_all(bytes.expose()).await.map_err(|error| down(&error))?;
-                    stream.flush().await.map_err(|error| down(&error))?;
-                }
-                UpstreamStep::StartTls => {
-                    stream = self.encrypt(stream).await?;
-                    upstream.tls_started();
-                }
-                UpstreamStep::Ready(welcome) => {
-                    return Ok(Session { stream, unread: upstream.into_unread(), welcome });
-                }
-                UpstreamStep::Failed(rejection) => return Err(rejection),
+                    Some(UpstreamStep::Ready(welcome)) => {
+                        return Ok(Session { stream, unread: upstream.into_unread(), welcome });
+                    }
+                    Some(UpstreamStep::Failed(rejection)) => return Err(rejection),
+                    _ => {}
+                },
             }
         }
     }
 
-    async fn encrypt(&self, stream: Stream) -> Result<Stream, Rejection> {
-        let encrypted = start_tls(stream, &self.endpoint, &self.tls).await;
-        encrypted.map_err(|error| Rejection::Broken { said: error.to_string() })
+    /// Reads and writes until something else is to be done (`Some`) or the next phase begins.
+    async fn talk(
+        &self,
+        stream: &mut Stream,
+        upstream: &mut Upstream,
+    ) -> Result<Option<UpstreamStep>, Rejection> {
+        let off = |error| self.broken(&format!("has broken the connection off: {error}"));
+        let phase = upstream.phase();
+        while upstream.phase() == phase {
+            match upstream.step() {
+                UpstreamStep::Read => {
+                    let mut buffer = [0; READ];
+                    match stream.read(&mut buffer).await.map_err(off)? {
+                        0 => return Err(self.broken("has closed the connection")),
+                        count => upstream.push(buffer.get(..count).unwrap_or_default()),
+                    }
+                }
+                UpstreamStep::Write(bytes) => {
+                    stream.write_all(bytes.expose()).await.map_err(off)?;
+                    stream.flush().await.map_err(off)?;
+                }
+                step => return Ok(Some(step)),
+            }
+        }
+        Ok(None)
+    }
+
+    async fn encrypt(&self, stream: Stream, deadline: Deadline) -> Result<Stream, Rejection> {
+        start_tls(stream, &self.endpoint, &self.tls, deadline).await.map_err(down)
     }
 
     fn broken(&self, what: &str) -> Rejection {
         Rejection::Broken { said: format!("{} {what}", self.endpoint) }
+    }
+}
+
+fn down(error: DialError) -> Rejection {
+    Rejection::Broken { said: error.to_string() }
+}
+
+/// How long an upstream may take for a phase, whatever trickles in, and what it has not done then. Exchange answers in
+/// well under a second, and a login after some at most; within [`LOGIN`], in which clients lose their patience.
+fn limit_of(phase: Phase) -> (Duration, &'static str) {
+    match phase {
+        Phase::Greeting => (Duration::from_secs(10), "has sent no greeting"),
+        Phase::StartTls => (Duration::from_secs(10), "has not begun TLS"),
+        Phase::Command => (Duration::from_secs(10), "has not answered"),
+        Phase::Login => (Duration::from_secs(20), "has not answered the login"),
     }
 }

@@ -32,7 +32,8 @@
 //! -- unread a2 NOOP\r\n           what came behind the login and belongs to the other side
 //! -- close TooLong                gatepost ends the session, for this reason
 //! -- ready SIZE 1000|DSN          upstream: logged in, with these capabilities
-//! -- failed busy wait=5000 text   upstream: given up (token, not_permitted, busy, broken)
+//! -- failed busy wait=5000 text   upstream: given up (token, not_permitted, busy, broken), with this in its words
+//! -- failed busy is text          upstream: the same, with these words and no others
 //!
 //! -- content <a@b> RET=HDRS | <c@d> NOTIFY=NEVER     receiver: a message begins; each recipient behind a bar
 //! -- mend MAIL FROM with …        receiver: what was mended, behind `content` or `end`

@@ -621,15 +621,18 @@ async fn proxies_of_the_system() {
         assert!(!told.contains("s3cret"), "{told}");
         serde_json::from_str::<serde_json::Value>(&told).unwrap()[0].clone()
     };
-    let first = examine();
-    assert_eq!(first["code"], "system-proxy");
-    assert_eq!(first["level"], "warning");
+    assert_ne!(examine()["code"], "system-proxy", "all of it is on this machine");
     let line = ward.text.lines().find(|line| line.starts_with("token_url")).unwrap().to_owned();
     ward.change(&line, "token_url = \"https://login.contoso.invalid/token\"");
     let first = examine();
     assert_eq!(first["code"], "system-proxy");
     assert_eq!(first["level"], "error");
     assert!(first["remedy"].as_str().unwrap().contains("NO_PROXY"), "{first}");
+    ward.serve_imap("imap.contoso.invalid:993");
+    let first = examine();
+    assert_eq!(first["code"], "system-proxy", "{first}");
+    assert!(first["what"].as_str().unwrap().contains("the proxy 127.0.0.1:"), "{first}");
+    assert!(first["remedy"].as_str().unwrap().contains("imap.contoso.invalid:993"), "{first}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

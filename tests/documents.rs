@@ -28,6 +28,8 @@ fn every_example_loads() {
         "docs/devices.md",
         "docs/entra.md",
         "docs/from-mapi.md",
+        "docs/operations.md",
+        "docs/security.md",
     ] {
         for block in blocks(&read(document), "toml") {
             fs::write(&file, &block).unwrap();
@@ -56,10 +58,12 @@ fn every_key_is_described() {
     });
     let mut described = 0;
     for key in keys {
-        let heading = ["listener", "app", "account", "device", "spool", "provider", "store"]
-            .contains(&key)
-            && reference.contains(&format!("[{key}"));
-        let nested = ["env", "file"].contains(&key) && reference.contains(&format!("{{ {key} ="));
+        let heading =
+            ["listener", "app", "account", "device", "spool", "guard", "provider", "store"]
+                .contains(&key)
+                && reference.contains(&format!("[{key}"));
+        let nested = ["env", "file", "credential"].contains(&key)
+            && reference.contains(&format!("{{ {key} ="));
         let named = reference.contains(&format!("`{key}`"));
         assert!(heading || nested || named, "docs/configuration.md does not describe {key}");
         described += 1;

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use gatepost::net::{Stream, relay};
+use gatepost::net::relay;
+use gatepost::protocol::Talk;
 use gatepost::vocabulary::{Protocol, TlsMode};
 use proptest::prelude::*;
 use support::{
@@ -16,6 +17,7 @@ use support::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 const MIB: usize = 1024 * 1024;
 
@@ -272,9 +274,10 @@ proptest! {
         runtime.block_on(async {
             let (client, near_client) = connected().await;
             let (upstream, near_upstream) = connected().await;
+            let stays = CancellationToken::new();
             let (relayed, heard_down, heard_up) = within(Duration::from_secs(30), "the relay", async {
                 tokio::join!(
-                    relay(Stream::Plain(near_client), Stream::Plain(near_upstream)),
+                    relay(near_client, near_upstream, Talk::new(Protocol::Imap), &stays),
                     talk(client, &up, up_waits && !down_waits),
                     talk(upstream, &down, down_waits),
                 )

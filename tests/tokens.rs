@@ -3,6 +3,7 @@
 
 mod support_tokens;
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -441,6 +442,132 @@ async fn nothing_is_lost_while_the_disk_is_full() {
         assert_eq!(world.refresh_token().await.as_deref(), Some("refresh-2"));
         assert_eq!(world.script.count(), 2);
     }
+}
+
+/// For longer than several tokens live, and then it is on disk.
+#[tokio::test(start_paused = true)]
+async fn no_login_fails_however_long_the_disk_is_full() {
+    let world = World::started(Kind::Person, Reply::life(3600)).await;
+    world.execute(FULL).await;
+    let mut changes = HashSet::new();
+    let end = Instant::now() + 10 * HOUR;
+    while Instant::now() < end {
+        world.pass(MINUTE, seconds(20), || {}).await;
+        changes.insert(world.patient_login().await.expect("a login"));
+    }
+    assert_eq!(world.refresh_token().await.as_deref(), Some("refresh-1"));
+    let asked = world.script.asked();
+    for (number, one) in asked.iter().enumerate() {
+        assert_eq!(one.refresh_token, Some(format!("refresh-{number}")), "each is used once");
+    }
+    // Renewed at half of a life, served at the end of the former's.
+    assert!((18..=24).contains(&asked.len()), "{} requests", asked.len());
+    assert!((9..=24).contains(&changes.len()), "{} tokens", changes.len());
+    world.execute("DROP TRIGGER full").await;
+    world.seconds(31).await;
+    let last = Some(format!("refresh-{}", world.script.count()));
+    assert_eq!(world.refresh_token().await, last);
+    world.seconds(7200).await;
+    assert!(world.patient_login().await.is_ok());
+}
+
+/// A process that starts with an ended token on a full disk has nothing else to serve.
+#[tokio::test(start_paused = true)]
+async fn a_first_token_is_served_from_memory_while_the_disk_is_full() {
+    let mut world = World::new(Kind::Person).await;
+    world.execute(FULL).await;
+    world.start().await;
+    assert_eq!(world.patient_login().await.as_deref(), Ok("access-1"));
+    assert_eq!(world.refresh_token().await.as_deref(), Some("refresh-0"));
+    world.execute("DROP TRIGGER full").await;
+    world.seconds(31).await;
+    assert_eq!(world.refresh_token().await.as_deref(), Some("refresh-1"));
+    assert_eq!(world.script.count(), 1);
+}
+
+/// The upstream rejects what is served; what is held back is another one.
+#[tokio::test(start_paused = true)]
+async fn a_rejected_token_is_replaced_by_what_is_in_memory() {
+    let world = World::started(Kind::Person, Reply::life(3600)).await;
+    world.execute(FULL).await;
+    world.seconds(1900).await;
+    assert_eq!(
+        (world.login().unwrap().token.expose().as_str(), world.script.count()),
+        ("access-1", 2)
+    );
+    for other in rejected_crowd(&world, 50).join_all().await {
+        assert_eq!(other.unwrap().unwrap(), "access-2");
+    }
+    assert_eq!(world.script.count(), 2);
+}
+
+/// What could not be written is written when gatepost stops, if it can be then.
+#[tokio::test(start_paused = true)]
+async fn a_stop_writes_what_was_in_memory_alone() {
+    let mut world = World::started(Kind::Person, Reply::life(3600)).await;
+    world.execute(FULL).await;
+    world.seconds(1900).await;
+    assert_eq!(world.script.count(), 2);
+    world.execute("DROP TRIGGER full").await;
+    world.restart().await;
+    assert_eq!(world.refresh_token().await.as_deref(), Some("refresh-2"));
+    assert_eq!(world.login().unwrap().token.expose(), "access-2");
+}
+
+/// Somebody restores a backup of the store: the refresh token in it was used up since.
+#[tokio::test(start_paused = true)]
+async fn an_older_sign_in_of_a_backup_does_not_replace_what_is_in_memory() {
+    let world = World::started(Kind::Person, Reply::life(3600)).await;
+    world.execute("CREATE TABLE backup AS SELECT * FROM token").await;
+    world.seconds(4000).await;
+    let used = world.login().unwrap().token.expose().clone();
+    assert_eq!(used, "access-3");
+    world
+        .execute("UPDATE token SET (revision, sealed) = (SELECT revision, sealed FROM backup)")
+        .await;
+    world.tokens().store_changed();
+    world.seconds(5).await;
+    assert_eq!(world.login().unwrap().token.expose(), "access-3");
+    assert_eq!(world.refresh_token().await.as_deref(), Some("refresh-3"));
+    world.seconds(1900).await;
+    assert_eq!(world.script.asked()[3].refresh_token.as_deref(), Some("refresh-3"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_any_length_costs_few_requests_and_heals_with_the_first_login() {
+    for outage in [5 * MINUTE, 6 * HOUR, 72 * HOUR] {
+        let world = World::started(Kind::Person, Reply::life(3600)).await;
+        world.seconds(1600).await;
+        world.script.usual(Reply::transient());
+        let before = world.script.count();
+        world.pass(outage, outage / 5000 + seconds(10), || {}).await;
+        let tries = world.script.count() - before;
+        let most = usize::try_from(outage.as_secs()).unwrap() / 150 + 15;
+        assert!(tries <= most, "{tries} tries in {outage:?}");
+        world.script.usual(Reply::life(3600));
+        world.script.open(false);
+        let logins = crowd(&world, 500);
+        world.seconds(1).await;
+        world.script.open(true);
+        for login in logins.join_all().await {
+            login.unwrap_or_else(|refusal| panic!("after {outage:?}: {refusal:?}"));
+        }
+        assert!(world.script.count() - before - tries <= 1, "500 logins are one request");
+    }
+}
+
+/// Clients that come all the time learn within seconds that the outage is over, and are no load before.
+#[tokio::test(start_paused = true)]
+async fn logins_in_an_outage_are_no_load_and_hear_of_its_end_at_once() {
+    let mut world = World::new(Kind::Robot).await;
+    world.script.usual(Reply::transient());
+    world.start().await;
+    world.pass(10 * MINUTE, seconds(1), || (0..5).for_each(|_| drop(world.login()))).await;
+    let tries = world.script.count();
+    assert!(tries <= 600 / 2 + 20, "{tries} tries in ten minutes");
+    world.script.usual(Reply::life(3600));
+    world.pass(seconds(4), seconds(1), || drop(world.login())).await;
+    assert!(world.login().is_ok());
 }
 
 #[tokio::test(start_paused = true)]

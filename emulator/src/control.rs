@@ -260,6 +260,16 @@ impl Control {
         self.world.mail.sent()
     }
 
+    /// The same, and they are forgotten: what runs for hours does not keep them.
+    pub fn take_sent(&self) -> Vec<SentMail> {
+        self.world.mail.take_sent()
+    }
+
+    /// Removes all messages from a folder of a mailbox but the `keep` oldest.
+    pub fn empty(&self, mailbox: &str, folder: &str, keep: usize) {
+        self.world.mail.empty(mailbox, folder, keep);
+    }
+
     /// Those with recipients outside the emulated mailboxes, and of their recipients only these.
     pub fn sent_elsewhere(&self) -> Vec<SentMail> {
         let mut sent = self.sent();

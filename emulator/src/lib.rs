@@ -7,7 +7,7 @@
 //! [`Emulator`] starts it with [`Options`]; `control`, `smtp_faults` and `control_http` take the faults on
 //! request. `entra` signs people in and issues what `tokens` holds, `sasl` asks for it; `imap`, `pop3` and
 //! `smtp` hold one session each over a `wire`, `graph` takes mail by HTTP, and all of them share what is in
-//! `mailbox`; `limits` is what a mailbox may send.
+//! `mailbox`; `limits` is what a mailbox may send. [`network`] is what lies between, and fails.
 //!
 //! Invariant: a crate of its own, which does not know the proxy. It shares no parser and no constant with it,
 //! so that a mistake there cannot cancel itself out here.
@@ -37,6 +37,7 @@ mod graph;
 mod imap;
 mod limits;
 mod mailbox;
+pub mod network;
 mod options;
 mod pop3;
 mod samples;
@@ -67,6 +68,7 @@ type Form = std::collections::HashMap<String, String>;
 pub struct Emulator {
     control: Control,
     token: SocketAddr,
+    https: SocketAddr,
     mail: Vec<(Protocol, Tls, SocketAddr)>,
     listeners: TaskTracker,
     stop: DropGuard,
@@ -109,7 +111,7 @@ struct World {
 }
 
 impl Emulator {
-    /// Binds seven ports on the loopback addresses and serves them until stopped or dropped.
+    /// Binds eight ports on the loopback addresses and serves them until stopped or dropped.
     pub async fn start(options: Options) -> io::Result<Self> {
         let ports = options.ports;
         let world = Arc::new(World::new(options).map_err(io::Error::other)?);
@@ -133,7 +135,11 @@ impl Emulator {
         for listener in bound {
             listeners.spawn(entra::serve(listener, world.clone()));
         }
-        Ok(Self { control: Control { world }, token, mail, listeners, stop })
+        let (https, bound) = bind(0).await?;
+        for listener in bound {
+            listeners.spawn(unwrap_tls(listener, token, world.clone()));
+        }
+        Ok(Self { control: Control { world }, token, https, mail, listeners, stop })
     }
 
     /// Closes all listeners and sessions, and returns when the last one has ended.
@@ -205,6 +211,11 @@ impl Emulator {
     pub fn issuer(&self) -> String {
         let base = format!("http://{}", self.token);
         entra::issuer(&self.control.world, &base)
+    }
+
+    /// The token endpoint's and Graph's port by TLS, as the real ones are; the certificate is that of the mail ports.
+    pub fn https(&self) -> SocketAddr {
+        self.https
     }
 
     fn endpoint(&self, name: &str) -> String {
@@ -291,6 +302,29 @@ async fn accept(listener: TcpListener, protocol: Protocol, tls: Tls, world: Arc<
                 () = severed.cancelled() => {}
                 ended = session => debug!(?protocol, ?ended, "session ended"),
             }
+        });
+    }
+}
+
+/// TLS before the port that has none.
+async fn unwrap_tls(listener: TcpListener, to: SocketAddr, world: Arc<World>) {
+    loop {
+        let accepted = tokio::select! {
+            () = world.stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let Ok((stream, _)) = accepted else {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let (acceptor, stop) = (world.acceptor.clone(), world.stop.clone());
+        tokio::spawn(async move {
+            let passing = async {
+                let mut outside = acceptor.accept(stream).await?;
+                let mut inside = TcpStream::connect(to).await?;
+                tokio::io::copy_bidirectional(&mut outside, &mut inside).await
+            };
+            stop.run_until_cancelled(passing).await
         });
     }
 }

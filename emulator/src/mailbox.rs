@@ -194,6 +194,20 @@ impl PostOffice {
     pub(super) fn sent(&self) -> Vec<SentMail> {
         locked(&self.sent).clone()
     }
+
+    /// The same, and forgets them.
+    pub(super) fn take_sent(&self) -> Vec<SentMail> {
+        std::mem::take(&mut *locked(&self.sent))
+    }
+
+    /// Removes all messages but the oldest ones.
+    pub(super) fn empty(&self, address: &str, folder: &str, keep: usize) {
+        let mut folders = self.open(address).map(locked);
+        if let Some(folder) = folders.as_mut().and_then(|folders| folders.get_mut(folder)) {
+            folder.messages.truncate(keep);
+            self.changed.send_replace(());
+        }
+    }
 }
 
 impl Folder {

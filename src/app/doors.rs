@@ -1,49 +1,217 @@
-//! The clients' side of a running proxy: sockets, certificates, and who may connect at all.
+//! The clients' side of a running proxy: sockets, and who may connect at all.
 //!
-//! Invariant: nobody finds a door open that no password closes.
+//! Invariant: nobody finds a door open that no password closes. An address that stays in the configuration keeps its
+//! socket, and no connection to it is refused meanwhile.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use super::certificates::Certificates;
 use crate::access::Access;
-use crate::config::{Config, Listener};
+use crate::config::{Config, ListenAddress, Listener};
 use crate::connection::{Door, serve};
+use crate::lobby::Lobby;
 use crate::net::{ServerTls, bind};
-use crate::vocabulary::{Protocol, TlsMode};
+use crate::supervisor::Vital;
+use crate::vocabulary::Protocol;
 
-/// Pause after a failure to accept, which is a lack of file descriptors or memory.
+/// Pause after a failure to accept that makes no room.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// Pause after one that does: for those who go to close.
+const ROOM_MADE: Duration = Duration::from_millis(10);
+
+/// How many go when there are no more file descriptors: a login needs some, for its upstream and its token.
+const ROOM: usize = 16;
 
 /// EAFNOSUPPORT on Linux: IPv6 is switched off in the kernel.
 const AF_NOT_SUPPORTED: i32 = 97;
 
-/// Takes connections until the stop.
-pub(super) async fn accept(
-    door: Arc<Door>,
+/// The sockets that accept, in the order of the configuration.
+#[derive(Default)]
+pub(super) struct Doors(Vec<Open>);
+
+/// A socket that accepts.
+struct Open {
+    /// As the configuration has it: its port may be 0.
+    address: SocketAddr,
+    /// Where it is.
+    at: SocketAddr,
+    /// Closes it, when it is dropped.
+    door: watch::Sender<Arc<Door>>,
+}
+
+/// A listener's socket for another configuration.
+pub(super) struct Opening {
+    pub(super) listener: Arc<Listener>,
+    pub(super) tls: Option<ServerTls>,
+    address: SocketAddr,
+    socket: Socket,
+}
+
+enum Socket {
+    /// The one that accepts already, by its place among [`Doors`].
+    Kept(usize),
+    New(TcpListener, SocketAddr),
+}
+
+impl Doors {
+    /// A socket for each address of `config` that this machine has: those that are open, and new ones. Nothing is
+    /// closed or changed yet.
+    pub(super) fn plan(
+        &self,
+        config: &Config,
+        certificates: &Certificates,
+    ) -> Result<Vec<Opening>> {
+        let mut left: Vec<(usize, SocketAddr)> =
+            self.0.iter().enumerate().map(|(place, open)| (place, open.address)).collect();
+        let mut plan = Vec::new();
+        for listener in &config.listeners {
+            let tls = certificates.of(config, listener)?;
+            for address in &listener.addresses {
+                // Of several with port 0, one after the other.
+                let kept = left.iter().position(|(_, open)| *open == address.address);
+                let socket = match kept {
+                    Some(kept) => Socket::Kept(left.remove(kept).0),
+                    None => match self.open(config, listener, address)? {
+                        Some(socket) => {
+                            let at = socket.local_addr()?;
+                            Socket::New(socket, at)
+                        }
+                        None => continue,
+                    },
+                };
+                let (listener, tls, address) = (Arc::clone(listener), tls.clone(), address.address);
+                plan.push(Opening { listener, tls, address, socket });
+            }
+        }
+        Ok(plan)
+    }
+
+    /// None: this machine has no such address, and need not have it.
+    fn open(
+        &self,
+        config: &Config,
+        listener: &Listener,
+        address: &ListenAddress,
+    ) -> Result<Option<TcpListener>> {
+        let error = match bind(address.address) {
+            Ok(socket) => return Ok(Some(socket)),
+            Err(error) if address.optional && is_absent(&error) => {
+                info!(%address, "left out: this machine has no such address");
+                return Ok(None);
+            }
+            Err(error) => error,
+        };
+        let port = address.address.port();
+        let hint = match self.0.iter().any(|open| open.at.port() == port) {
+            true => "gatepost itself has that port by another address: restart it",
+            false => "another program has that port, or it takes root; choose another one",
+        };
+        let (file, line) = (config.file.display(), listener.line);
+        bail!("{file}, line {line}: can't listen on {address}: {error}\nhint: {hint}")
+    }
+
+    /// Puts a plan in force: who connects from now on meets the door that `make` makes of it.
+    pub(super) fn apply(
+        &mut self,
+        plan: Vec<(Opening, Arc<Door>)>,
+        tracker: &TaskTracker,
+        stop: &CancellationToken,
+        ids: &Arc<AtomicU64>,
+    ) {
+        let mut former: Vec<_> = std::mem::take(&mut self.0).into_iter().map(Some).collect();
+        for (Opening { address, socket, .. }, door) in plan {
+            match socket {
+                Socket::Kept(place) => {
+                    let open = former.get_mut(place).and_then(Option::take);
+                    self.0.extend(open.inspect(|open| drop(open.door.send_replace(door))));
+                }
+                Socket::New(socket, at) => {
+                    let (sender, receiver) = watch::channel(door);
+                    let (tracked, ids) = (tracker.clone(), Arc::clone(ids));
+                    let accept = accept(receiver, socket, tracked, ids);
+                    let stop = stop.clone();
+                    tracker.spawn(async move { stop.run_until_cancelled(accept).await });
+                    self.0.push(Open { address, at, door: sender });
+                }
+            }
+        }
+    }
+
+    /// Where each one is, and what is spoken there.
+    pub(super) fn listening(&self) -> Vec<(Protocol, SocketAddr)> {
+        let protocol = |open: &Open| open.door.borrow().listener.protocol;
+        self.0.iter().map(|open| (protocol(open), open.at)).collect()
+    }
+}
+
+/// Takes connections until the listener has left the configuration; each meets the door of its time.
+async fn accept(
+    mut doors: watch::Receiver<Arc<Door>>,
     socket: TcpListener,
     tracker: TaskTracker,
     ids: Arc<AtomicU64>,
 ) {
+    let _vital = Vital::begin();
+    let mut failing = false;
     loop {
-        match socket.accept().await {
+        let accepted = tokio::select! {
+            changed = doors.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => return,
+            },
+            accepted = socket.accept() => accepted,
+        };
+        match accepted {
             Ok((stream, peer)) => {
                 let id = ids.fetch_add(1, Ordering::Relaxed);
-                tracker.spawn(serve(Arc::clone(&door), stream, peer, id));
+                let door = Arc::clone(&doors.borrow());
+                let seat = door.seat(peer.ip());
+                tracker.spawn(serve(door, stream, peer, id, seat));
+                failing = false;
             }
             Err(error) => {
-                warn!(%error, "no connection can be accepted");
-                sleep(ACCEPT_AGAIN).await;
+                if !std::mem::replace(&mut failing, true) {
+                    warn!(%error, "no connection can be accepted");
+                }
+                let lobby = Arc::clone(&doors.borrow().gate.lobby);
+                sleep(make_room(&lobby, &error)).await;
             }
         }
     }
+}
+
+/// Those who have waited longest go, if it is descriptors that are wanting; how long to wait then.
+fn make_room(lobby: &Lobby, error: &std::io::Error) -> Duration {
+    // The client has gone before it was taken: nothing is wanting (accept(2)).
+    let gone = matches!(
+        error.kind(),
+        std::io::ErrorKind::ConnectionAborted | std::io::ErrorKind::ConnectionReset
+    );
+    match gone || lobby.make_room(ROOM) > 0 {
+        true => ROOM_MADE,
+        false => ACCEPT_AGAIN,
+    }
+}
+
+/// A file that is empty by mistake, or not written to its end yet.
+pub(super) fn refuse_no_listener(config: &Config) -> Result<()> {
+    if config.listeners.is_empty() {
+        let file = config.file.display();
+        bail!("{file}: there is nothing to listen on\nhint: add a [[listener]] to {file}");
+    }
+    Ok(())
 }
 
 /// No login can work, and somebody else could be the first to make it. A device needs no login.
@@ -65,45 +233,7 @@ pub(super) fn refuse_open_door(config: &Config, access: &Access) -> Result<()> {
     }
 }
 
-/// A socket for each address that this machine has.
-pub(super) fn bind_all(config: &Config) -> Result<Vec<(Arc<Listener>, TcpListener)>> {
-    let mut sockets = Vec::new();
-    for listener in &config.listeners {
-        for address in &listener.addresses {
-            match bind(address.address) {
-                Ok(socket) => sockets.push((Arc::clone(listener), socket)),
-                Err(error) if address.optional && is_absent(&error) => {
-                    info!(%address, "left out: this machine has no such address");
-                }
-                Err(error) => bail!(
-                    "{}, line {}: can't listen on {address}: {error}\n\
-                     hint: another program has that port, or it takes root; choose another one",
-                    config.file.display(),
-                    listener.line
-                ),
-            }
-        }
-    }
-    Ok(sockets)
-}
-
 fn is_absent(error: &std::io::Error) -> bool {
     matches!(error.kind(), std::io::ErrorKind::AddrNotAvailable | std::io::ErrorKind::Unsupported)
         || error.raw_os_error() == Some(AF_NOT_SUPPORTED)
-}
-
-/// The certificate of a listener, made the first time if it has none of its own.
-pub(super) fn server_tls(config: &Config, listener: &Listener) -> Result<Option<ServerTls>> {
-    if listener.tls == TlsMode::None {
-        return Ok(None);
-    }
-    let tls = match &listener.certificate {
-        Some(files) => ServerTls::from_files(files),
-        None => {
-            let all = config.listeners.iter().flat_map(|listener| &listener.addresses);
-            let addresses: Vec<IpAddr> = all.map(|address| address.address.ip()).collect();
-            ServerTls::self_signed(&config.state_dir, &addresses)
-        }
-    };
-    tls.map(Some).with_context(|| format!("{}, line {}", config.file.display(), listener.line))
 }

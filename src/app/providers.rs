@@ -1,16 +1,21 @@
 //! The providers' side of a running proxy: what leads to their servers, each made once.
 //!
+//! A reload begins with the former configuration's: what leads to the same place stays the same, with what it has
+//! learned, unless the certificates that it trusts are others by now.
+//!
 //! Invariant: nothing is connected here.
 
 use std::collections::HashMap;
+use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
 
-use crate::config::{Config, Endpoint, Provider};
-use crate::net::{ClientTls, http_client};
+use crate::config::{Config, Endpoint, Provider, Proxy};
+use crate::net::{ClientTls, Route, http_client};
 use crate::oauth::{HttpEndpoint, TokenEndpoint, Tokens};
 use crate::outbox::{Couriers, Graph, GraphCourier, SmtpCourier, SmtpRoute};
 use crate::pace::Pace;
@@ -20,21 +25,75 @@ use crate::vocabulary::{Protocol, Way};
 /// What was made so far.
 #[derive(Default)]
 pub(super) struct Providers {
-    /// The system's roots are read once for each `ca_file`.
-    trust: HashMap<Option<PathBuf>, ClientTls>,
-    servers: HashMap<(Protocol, Endpoint, Option<PathBuf>), Arc<Server>>,
+    made: Made,
+    /// For the configuration before.
+    former: Made,
+}
+
+#[derive(Clone, Default)]
+struct Made {
+    /// The system's roots are read once for each.
+    trust: HashMap<Reach, Trust>,
+    servers: HashMap<(Protocol, Endpoint, Reach), Arc<Server>>,
+}
+
+/// How a provider is reached.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Reach {
+    ca_file: Option<PathBuf>,
+    proxy: Proxy,
+}
+
+impl Reach {
+    fn of(provider: &Provider) -> Self {
+        Self { ca_file: provider.ca_file.clone(), proxy: provider.proxy.clone() }
+    }
+}
+
+/// What trusts the same certificates.
+#[derive(Clone)]
+struct Trust {
+    /// What was in `ca_file`.
+    pem: Option<Vec<u8>>,
+    tls: ClientTls,
+    tokens: Option<Arc<dyn TokenEndpoint>>,
 }
 
 impl Providers {
+    /// For another configuration. Both can be used as long as both are there.
+    pub(super) fn next(&self) -> Self {
+        Self { made: Made::default(), former: self.made.clone() }
+    }
+
+    /// All is made: what the former configuration had alone is not kept.
+    pub(super) fn complete(&mut self) {
+        self.former = Made::default();
+    }
+
     /// TLS towards this provider.
     pub(super) fn trust(&mut self, provider: &Provider) -> Result<ClientTls> {
-        if let Some(tls) = self.trust.get(&provider.ca_file) {
-            return Ok(tls.clone());
+        Ok(self.trusting(provider)?.tls.clone())
+    }
+
+    fn trusting(&mut self, provider: &Provider) -> Result<&mut Trust> {
+        let reach = Reach::of(provider);
+        if !self.made.trust.contains_key(&reach) {
+            // One that can't be read is told of below.
+            let file = reach.ca_file.as_deref();
+            let pem = file.and_then(|file| fs::read(file).ok());
+            let former = self.former.trust.remove(&reach).filter(|former| former.pem == pem);
+            let trust = match former {
+                Some(former) => former,
+                None => {
+                    self.former.servers.retain(|(_, _, by), _| *by != reach);
+                    let tls = ClientTls::new(file)
+                        .with_context(|| format!("provider {}", provider.name))?;
+                    Trust { pem, tls, tokens: None }
+                }
+            };
+            self.made.trust.insert(reach.clone(), trust);
         }
-        let tls = ClientTls::new(provider.ca_file.as_deref())
-            .with_context(|| format!("provider {}", provider.name))?;
-        self.trust.insert(provider.ca_file.clone(), tls.clone());
-        Ok(tls)
+        self.made.trust.get_mut(&reach).context("what was just made is there")
     }
 
     /// A mail server of this provider. Listeners and deliveries that lead to the same one share it.
@@ -44,15 +103,24 @@ impl Providers {
         endpoint: &Endpoint,
         provider: &Provider,
     ) -> Result<Arc<Server>> {
-        let tls = self.trust(provider)?;
-        let key = (protocol, endpoint.clone(), provider.ca_file.clone());
-        let new = || Arc::new(Server::new(protocol, endpoint.clone(), tls));
-        Ok(Arc::clone(self.servers.entry(key).or_insert_with(new)))
+        let (tls, route) = (self.trust(provider)?, Route::new(&provider.proxy)?);
+        let key = (protocol, endpoint.clone(), Reach::of(provider));
+        let former = self.former.servers.remove(&key);
+        let new = || {
+            match route.proxy_to(endpoint) {
+                Some(proxy) => info!(%protocol, %endpoint, proxy, "mail goes by a proxy"),
+                None => debug!(%protocol, %endpoint, "mail goes directly"),
+            }
+            Arc::new(Server::new(protocol, endpoint.clone(), tls, route))
+        };
+        let servers = self.made.servers.entry(key);
+        Ok(Arc::clone(servers.or_insert_with(|| former.unwrap_or_else(new))))
     }
 
     /// The servers that were asked for, of one protocol.
     pub(super) fn servers(&self, protocol: Protocol) -> impl Iterator<Item = &Arc<Server>> {
-        self.servers.iter().filter(move |((of, ..), _)| *of == protocol).map(|(_, server)| server)
+        let servers = self.made.servers.iter();
+        servers.filter(move |((of, ..), _)| *of == protocol).map(|(_, server)| server)
     }
 
     /// The token endpoint of each provider that an account has, by the provider's name.
@@ -60,10 +128,16 @@ impl Providers {
         &mut self,
         config: &Config,
     ) -> Result<HashMap<String, Arc<dyn TokenEndpoint>>> {
-        let mut endpoints: HashMap<String, Arc<dyn TokenEndpoint>> = HashMap::new();
+        let mut endpoints = HashMap::new();
         for provider in of_accounts(config) {
-            let client = http_client(&self.trust(provider)?)?;
-            endpoints.insert(provider.name.clone(), Arc::new(HttpEndpoint::new(client)));
+            let route = Route::new(&provider.proxy)?;
+            let trust = self.trusting(provider)?;
+            let tokens = match &trust.tokens {
+                Some(tokens) => Arc::clone(tokens),
+                None => Arc::new(HttpEndpoint::new(http_client(&trust.tls, &route)?)),
+            };
+            trust.tokens = Some(Arc::clone(&tokens));
+            endpoints.insert(provider.name.clone(), tokens);
         }
         Ok(endpoints)
     }

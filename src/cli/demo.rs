@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::password::{New, make};
-use super::run::StopSignal;
+use super::signals::StopSignal;
 use super::{logs, ui};
 use crate::app::App;
 use crate::clock::Clock;

@@ -3,6 +3,7 @@
 //! Invariant: what a script wants goes to standard output alone, words for people to standard error.
 //! Exit status: 0 done, 1 failed, 2 usage or configuration.
 
+mod certificate;
 mod check;
 mod completions;
 mod demo;
@@ -17,6 +18,7 @@ mod logs;
 mod password;
 mod run;
 mod send_test;
+mod signals;
 mod spool;
 mod status;
 mod ui;
@@ -28,7 +30,9 @@ use std::sync::Arc;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use crate::attention::helper;
 use crate::config::{Account, Config, ConfigError};
+use crate::confine;
 use crate::entra::EntraError;
 use crate::store::Store;
 
@@ -56,6 +60,8 @@ enum Command {
     Run(run::Args),
     /// Check the configuration without starting
     Check,
+    /// Print the certificate of the listeners, for clients to trust
+    Certificate(certificate::Args),
     /// App passwords: what clients log in with
     #[command(subcommand)]
     Password(password::Command),
@@ -79,40 +85,58 @@ enum Command {
     Entra(entra::Command),
     /// Print a shell's completion script
     Completions(completions::Args),
+    /// Run the on_attention command for a confined gatepost
+    #[command(name = helper::COMMAND, hide = true)]
+    AttentionHelper {
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
 }
 
 /// Runs the command that the process was called with.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return failed(&error.into()),
-    };
-    match runtime.block_on(run_command(cli)) {
+    confine::keep_memory_private();
+    match run_command(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&error),
     }
 }
 
-async fn run_command(cli: Cli) -> Result<()> {
+fn run_command(cli: Cli) -> Result<()> {
     let named = cli.config.clone();
-    let file = cli.config.unwrap_or_else(default_file);
+    let file = &cli.config.unwrap_or_else(default_file);
     match cli.command {
-        Command::Demo(args) => demo::demo(args).await,
-        Command::Init(args) => init::init(named, *args).await,
-        Command::Run(args) => run::run(&file, args).await,
-        Command::Check => check::check(&file),
-        Command::Password(command) => password::password(&file, command).await,
-        Command::Login(args) => login::login(&file, args).await,
-        Command::Logout(args) => logout::logout(&file, args).await,
-        Command::SendTest(args) => send_test::send_test(&file, args).await,
-        Command::Status(args) => status::status(&file, args).await,
-        Command::Spool(command) => spool::spool(&file, command).await,
+        Command::Demo(args) => wait_for(demo::demo(args)),
+        Command::Init(args) => wait_for(init::init(named, *args)),
+        Command::Run(args) => {
+            // Before there are threads: those that begin later are confined too.
+            let prepared = run::prepare(file, &args)?;
+            wait_for(run::run(prepared))
+        }
+        Command::Check => check::check(file),
+        Command::Certificate(args) => certificate::certificate(file, args),
+        Command::Password(command) => wait_for(password::password(file, command)),
+        Command::Login(args) => wait_for(login::login(file, args)),
+        Command::Logout(args) => wait_for(logout::logout(file, args)),
+        Command::SendTest(args) => wait_for(send_test::send_test(file, args)),
+        Command::Status(args) => wait_for(status::status(file, args)),
+        Command::Spool(command) => wait_for(spool::spool(file, command)),
         Command::Explain(args) => explain::explain(&args),
-        Command::Doctor(args) => doctor::doctor(&file, args).await,
-        Command::Entra(command) => entra::entra(&file, command),
+        Command::Doctor(args) => wait_for(doctor::doctor(file, args)),
+        Command::Entra(command) => entra::entra(file, command),
         Command::Completions(args) => completions::completions(&args),
+        Command::AttentionHelper { command } => wait_for(attend(command)),
     }
+}
+
+/// The other side of a confined gatepost.
+async fn attend(command: Vec<String>) -> Result<()> {
+    Ok(helper::serve(command).await?)
+}
+
+fn wait_for(command: impl Future<Output = Result<()>>) -> Result<()> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(command)
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {

@@ -3,11 +3,20 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use tracing::{debug, error, info, warn};
 
+use super::signals::{HangUp, StopSignal};
 use super::{UsageError, logs, ui};
-use crate::app::App;
+use crate::app::{App, WatchedFile};
+use crate::attention::helper;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::confine::{Confinement, Reach, confine};
+use crate::descriptors;
+use crate::explain::split_hint;
+use crate::net::{inherit, unclaimed};
+use crate::private_file;
+use crate::supervisor;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -16,51 +25,110 @@ pub(super) struct Args {
     log_format: logs::LogFormat,
 }
 
-pub(super) async fn run(file: &Path, args: Args) -> Result<()> {
+/// What the proxy starts with.
+pub(super) struct Prepared {
+    config: Config,
+    file: WatchedFile,
+}
+
+/// What comes before the runtime: the log, the configuration, what the service manager has passed, the confinement.
+pub(super) fn prepare(file: &Path, args: &Args) -> Result<Prepared> {
     logs::start(args.log_format);
+    inherit()?;
+    // Before it is read.
+    let watched = WatchedFile::new(file);
     let config = Config::load(file)?;
     if config.listeners.is_empty() {
         let hint = format!("add a [[listener]] to {}", file.display());
         return Err(UsageError::new("there is nothing to listen on", hint).into());
     }
-    let mut stop = StopSignal::new()?;
-    let app = App::start(config, Clock::system()).await?;
-    let listening = app.listening().iter();
-    let listening: Vec<_> = listening.map(|(what, at)| format!("{what} on {at}")).collect();
-    ui::say(&format!("gatepost is ready: {}", listening.join(", ")));
-    stop.received().await;
-    ui::say("gatepost is stopping");
-    app.stop().await;
+    if config.confine {
+        confine_to(&config)?;
+    } else {
+        warn!("not confined: the configuration has confine = false");
+    }
+    Ok(Prepared { config, file: watched })
+}
+
+fn confine_to(config: &Config) -> Result<()> {
+    private_file::ensure_own_folder(&config.state_dir)?;
+    let mut reach = Reach { files: config.files().to_vec(), state: vec![config.state_dir.clone()] };
+    // A sealing key that is yet to be made.
+    let new_key = config.key_file.as_ref().filter(|file| !file.exists());
+    reach.state.extend(new_key.and_then(|file| file.parent()).map(Path::to_owned));
+    if !config.on_attention.is_empty() {
+        let started = helper::start(&config.on_attention, &config.secret_variables());
+        started.context("the helper that runs on_attention can't be started")?;
+    }
+    let Confinement { files, calls } = confine(&reach);
+    info!(%files, %calls, "confined");
     Ok(())
 }
 
-/// SIGTERM or SIGINT; Ctrl-C elsewhere.
-pub(super) struct StopSignal {
-    #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
+pub(super) async fn run(prepared: Prepared) -> Result<()> {
+    let Prepared { config, file: mut watched } = prepared;
+    let (mut stop, mut hang_up) = (StopSignal::new()?, HangUp::new()?);
+    let file = config.file.clone();
+    tell_descriptors(&config, descriptors::raise_limit());
+    let mut app = App::start(config, Clock::system()).await?;
+    let ready = listening(&app);
+    tell_unclaimed();
+    ui::say(&format!("gatepost is ready: {ready}"));
+    supervisor::ready(&ready);
+    tokio::spawn(supervisor::keep_watchdog());
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.received() => break,
+            () = hang_up.received() => watched.read_now(),
+            () = watched.changed() => {}
+        }
+        supervisor::reloading();
+        reload(&mut app, &file);
+        supervisor::ready(&listening(&app));
+    }
+    ui::say("gatepost is stopping");
+    supervisor::stopping();
+    // A second signal: at once.
+    app.stop_or(stop.received()).await;
+    Ok(())
 }
 
-impl StopSignal {
-    /// From now on the signals don't end the process.
-    pub(super) fn new() -> Result<Self> {
-        #[cfg(unix)]
-        {
-            use tokio::signal::unix::{SignalKind, signal};
-            Ok(Self { terminate: signal(SignalKind::terminate()).context("SIGTERM")? })
-        }
-        #[cfg(not(unix))]
-        Ok(Self {})
-    }
+fn listening(app: &App) -> String {
+    let listening = app.listening().iter();
+    listening.map(|(what, at)| format!("{what} on {at}")).collect::<Vec<_>>().join(", ")
+}
 
-    /// Waits for one.
-    pub(super) async fn received(&mut self) {
-        let interrupt = tokio::signal::ctrl_c();
-        #[cfg(unix)]
-        tokio::select! {
-            _ = interrupt => {}
-            _ = self.terminate.recv() => {}
+fn tell_unclaimed() {
+    for address in unclaimed() {
+        warn!(%address, "the service manager listens there, but no [[listener]] does: clients wait for ever");
+    }
+}
+
+/// Goes by the file as it is now, or says what is wrong with it.
+fn reload(app: &mut App, file: &Path) {
+    let reloaded = Config::load(file).map_err(Into::into).and_then(|config| app.reload(config));
+    match reloaded {
+        Ok(changes) => info!(%changes, "configuration reloaded"),
+        Err(wrong) => {
+            let wrong = format!("{wrong:#}");
+            let (reason, hint) = split_hint(&wrong);
+            error!(
+                reason,
+                hint, "configuration not reloaded; gatepost goes on with the former one"
+            );
         }
-        #[cfg(not(unix))]
-        let _ = interrupt.await;
+    }
+}
+
+/// Where the waiting alone could take half of what may be open, sessions may find nothing left.
+fn tell_descriptors(config: &Config, limit: Option<u64>) {
+    let enough = u64::try_from(config.guard.waiting).unwrap_or(u64::MAX).saturating_mul(2);
+    match limit {
+        Some(limit) if limit < enough => warn!(
+            limit,
+            "few files may be open (a session takes two): raise it by ulimit -n or LimitNOFILE, or lower waiting of [guard]"
+        ),
+        limit => debug!(limit, "files that may be open"),
     }
 }

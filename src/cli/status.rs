@@ -31,6 +31,8 @@ pub(super) struct Args {
 struct Status {
     /// Process ids of the proxies that run on this store.
     proxies: Vec<u32>,
+    /// Why the store can't be written, if it can't.
+    store_fault: Option<String>,
     accounts: Vec<AccountStatus>,
     /// Mailboxes that have spooled mail.
     spool: Vec<Summary>,
@@ -113,7 +115,9 @@ pub(super) async fn status(file: &Path, args: Args) -> Result<()> {
         spool::status(&config).await?;
     let proxies = live.iter().map(|live| live.pid).collect();
     let limits = live.into_iter().flat_map(|live| live.limits).collect();
-    let status = Status { proxies, accounts, spool, spool_damaged, spool_fill, limits };
+    let store_fault = store.is_open_to_writes().await.err().map(|error| error.to_string());
+    let status =
+        Status { proxies, store_fault, accounts, spool, spool_damaged, spool_fill, limits };
     match args.json {
         true => ui::out(&serde_json::to_string_pretty(&status)?),
         false => show(&status),
@@ -228,6 +232,9 @@ fn show(status: &Status) -> Result<()> {
         if let Some(graph) = &account.graph {
             graph.show(&format!("{}: Microsoft Graph", account.mailbox), now)?;
         }
+    }
+    if let Some(fault) = &status.store_fault {
+        ui::out(fault)?;
     }
     show_limits(&status.limits, now)?;
     spool::show_status(&status.spool, now)?;

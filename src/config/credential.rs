@@ -3,8 +3,13 @@
 //! Invariant: the configuration knows where a secret is, not what it is: it is read for each request, so that
 //! a secret or certificate can be replaced while gatepost runs.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
+use zeroize::Zeroize;
+
+use crate::confine::explain;
+use crate::private_file;
 use crate::secret::Secret;
 
 /// What an app registration authenticates with.
@@ -30,7 +35,26 @@ impl Credential {
         };
         match source? {
             SecretSource::Env(name) => Some(name),
-            SecretSource::File(_) => None,
+            SecretSource::File(_) | SecretSource::Credential(_) => None,
+        }
+    }
+
+    /// The files that it is read from.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        match self {
+            Self::Secret(source) => source.file().into_iter().collect(),
+            Self::Certificate(certificate) => {
+                let passphrase = certificate.passphrase.as_ref().and_then(SecretSource::file);
+                let mut files: Vec<_> = passphrase.into_iter().collect();
+                match &certificate.files {
+                    KeyFiles::Pem { certificate, private_key } => {
+                        files.extend([certificate.clone(), private_key.clone()]);
+                    }
+                    KeyFiles::Pkcs12(path) => files.push(path.clone()),
+                }
+                files
+            }
+            Self::FederatedToken(path) | Self::ServiceAccount(path) => vec![path.clone()],
         }
     }
 }
@@ -71,12 +95,14 @@ pub enum SigningAlgorithm {
 }
 
 /// Where a secret is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum SecretSource {
     /// In this environment variable.
     Env(String),
     /// In this file, whose line end is not the secret's.
     File(PathBuf),
+    /// In the credential of this name that the service manager has passed (systemd's `LoadCredential=`).
+    Credential(String),
 }
 
 /// A secret that can't be had.
@@ -96,6 +122,22 @@ pub enum SecretError {
     /// There is nothing in it.
     #[error("{0} is empty")]
     Empty(String),
+    /// The service manager has passed none, or there is none.
+    #[error(
+        "credential {0:?}: the environment has no {CREDENTIALS}; systemd sets it for a service with \
+         LoadCredential={0}:PATH"
+    )]
+    NoCredentials(String),
+}
+
+/// The variable with the folder of a service's credentials (systemd.exec(5)).
+const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
+
+/// Where the service manager has put the credential of this name.
+pub(super) fn credential_file(name: &str) -> Result<PathBuf, SecretError> {
+    let folder = std::env::var_os(CREDENTIALS).filter(|folder| !folder.is_empty());
+    let folder = folder.ok_or_else(|| SecretError::NoCredentials(name.to_owned()))?;
+    Ok(Path::new(&folder).join(name))
 }
 
 impl SecretSource {
@@ -106,6 +148,7 @@ impl SecretSource {
                 .map(Secret::new)
                 .map_err(|_| SecretError::NoVariable(name.clone()))?,
             Self::File(path) => read_secret_file(path)?,
+            Self::Credential(name) => read_secret_file(&credential_file(name)?)?,
         };
         // A file made by an editor or by echo ends with a line end that is not the secret's.
         let secret = Secret::new(text.expose().trim_end_matches(['\r', '\n']).to_owned());
@@ -113,15 +156,28 @@ impl SecretSource {
             true => Err(SecretError::Empty(match self {
                 Self::Env(name) => format!("the variable {name}"),
                 Self::File(path) => path.display().to_string(),
+                Self::Credential(name) => format!("the credential {name}"),
             })),
             false => Ok(secret),
+        }
+    }
+
+    /// The file that it is read from, if it is one and is known.
+    pub(super) fn file(&self) -> Option<PathBuf> {
+        match self {
+            Self::Env(_) => None,
+            Self::File(path) => Some(path.clone()),
+            Self::Credential(name) => credential_file(name).ok(),
         }
     }
 }
 
 /// Reads a file that holds a secret, as text.
 pub fn read_secret_file(path: &Path) -> Result<Secret<String>, SecretError> {
-    std::fs::read_to_string(path)
-        .map(Secret::new)
-        .map_err(|source| SecretError::Unreadable { path: path.to_owned(), source })
+    let unreadable = |source| SecretError::Unreadable { path: path.to_owned(), source };
+    let octets = private_file::read_regular(path).map_err(|e| unreadable(explain(path, e)))?;
+    String::from_utf8(octets).map(Secret::new).map_err(|error| {
+        error.into_bytes().zeroize();
+        unreadable(io::Error::new(io::ErrorKind::InvalidData, "it is no UTF-8 text"))
+    })
 }

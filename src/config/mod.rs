@@ -10,7 +10,9 @@ mod check;
 mod credential;
 mod endpoint;
 mod error;
+mod guard;
 mod listen;
+mod proxy;
 mod raw;
 mod redirect;
 mod submission;
@@ -20,6 +22,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use url::{Host, Url};
 
 pub use check::DEFAULT_PROVIDER;
@@ -30,11 +33,14 @@ pub use credential::{
 };
 pub use endpoint::Endpoint;
 pub use error::ConfigError;
+pub use guard::GuardSettings;
 pub use listen::ListenAddress;
+pub use proxy::{Proxy, ProxyServer};
 pub use redirect::RedirectUri;
 pub use submission::{Device, Limits, SenderRule, SpoolSettings};
 
 use crate::clock::Timestamp;
+use crate::confine;
 use crate::vocabulary::{BareLf, Delivery, Protocol, Resource, TlsMode, Way};
 
 /// A checked configuration.
@@ -54,10 +60,18 @@ pub struct Config {
     pub devices: Vec<Arc<Device>>,
     /// Where mail waits that gatepost has taken.
     pub spool: SpoolSettings,
+    /// What holds back those who guess, and those who only wait.
+    pub guard: GuardSettings,
     /// The command that is run when a person must act, with its first arguments; empty: none.
     pub on_attention: Vec<String>,
+    /// By which proxy the providers are reached.
+    pub proxy: Proxy,
+    /// Whether the running process is confined.
+    pub confine: bool,
     /// Also of apps that no account has.
     secret_variables: Vec<String>,
+    /// Also of those.
+    files: Vec<PathBuf>,
 }
 
 /// A `[[listener]]`.
@@ -75,6 +89,10 @@ pub struct Listener {
     pub upstream: Endpoint,
     /// Certificate chain and private key (PEM), if not self-made.
     pub certificate: Option<CertificateFiles>,
+    /// Names that the self-made certificate has besides, in lower case.
+    pub names: Vec<String>,
+    /// From where connections begin with a PROXY header: its load balancers.
+    pub proxy_protocol: Vec<IpNet>,
     /// What becomes of the mail that it takes (SMTP).
     pub delivery: Delivery,
     /// What a bare line feed is in that mail, if it is spooled.
@@ -89,6 +107,25 @@ impl Listener {
         let addresses = self.addresses.iter().map(ToString::to_string).collect::<Vec<_>>();
         format!("{} {}", self.protocol, addresses.join(", "))
     }
+
+    /// Whether who connects from there speaks for others.
+    pub fn is_balancer(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.proxy_protocol.iter().any(|network| network.contains(&peer))
+    }
+}
+
+/// Wherever it stands in the file.
+impl PartialEq for Listener {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { protocol, addresses, tls, provider, upstream, .. } = self;
+        let Self { certificate, names, proxy_protocol, delivery, bare_lf, .. } = self;
+        (protocol, addresses, tls, provider, upstream)
+            == (&other.protocol, &other.addresses, &other.tls, &other.provider, &other.upstream)
+            && (certificate, names) == (&other.certificate, &other.names)
+            && (proxy_protocol, delivery, bare_lf)
+                == (&other.proxy_protocol, &other.delivery, &other.bare_lf)
+    }
 }
 
 /// A certificate of an administrator's own.
@@ -101,7 +138,7 @@ pub struct CertificateFiles {
 }
 
 /// An `[[account]]`: a mailbox and how to get a token for it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Account {
     /// The user name that the client logs in with, and whose mailbox is opened. `*@DOMAIN` stands for every
     /// mailbox of a domain; [`Config::account`] gives the one that is meant.
@@ -123,7 +160,7 @@ pub struct Account {
 }
 
 /// An `[app.NAME]`: an app registration.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct App {
     /// NAME.
     pub name: String,
@@ -207,7 +244,7 @@ impl Grant {
 }
 
 /// A `[provider.NAME]` or a built-in one.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Provider {
     /// NAME.
     pub name: String,
@@ -256,6 +293,8 @@ pub struct Provider {
     pub limits: Limits,
     /// Certificates in PEM that are trusted besides the system's.
     pub ca_file: Option<PathBuf>,
+    /// By which proxy it is reached: the one of [`Config`].
+    pub proxy: Proxy,
 }
 
 impl Provider {
@@ -292,7 +331,9 @@ impl Account {
     /// Whether `user`, as a client sent it, is a name of this account: letter case does not matter.
     pub fn answers_to(&self, user: &str) -> bool {
         let user = user.to_lowercase();
-        std::iter::once(&self.mailbox).chain(&self.aliases).any(|name| name.to_lowercase() == user)
+        let names = std::iter::once(&self.mailbox).chain(&self.aliases);
+        // All of them, found or not: the time tells nobody which names there are.
+        names.fold(false, |found, name| found | (name.to_lowercase() == user))
     }
 
     /// The domain, if this stands for all of its mailboxes.
@@ -327,7 +368,14 @@ impl Account {
 impl Config {
     /// Reads and checks a file.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
-        check::check(file, &read(file)?, Secrets::Read)
+        let config = check::check(file, &read(file)?, Secrets::Read)?;
+        match config.files.iter().find(|path| confine::forbids(path)) {
+            None => Ok(config),
+            Some(path) => {
+                let problem = format!("{}: {}", path.display(), confine::OUTSIDE);
+                Err(ConfigError::new(file, None, "", problem, "restart gatepost"))
+            }
+        }
     }
 
     /// The same but for the client secrets, for what asks for no token: whoever adds a password need not have
@@ -351,6 +399,11 @@ impl Config {
         self.secret_variables.clone()
     }
 
+    /// The files that it is read from, and those that it names.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
+    }
+
     /// The providers that can be named without a table of their own, by name.
     pub fn built_in_providers() -> Result<BTreeMap<String, Arc<Provider>>, ConfigError> {
         check::built_in()
@@ -358,20 +411,34 @@ impl Config {
 
     /// The account that `user` means: by its own names, then as old clients name a shared mailbox, then by a
     /// pattern, of which the mailbox is then the one that was named.
+    ///
+    /// Each account is asked for each of these, found or not: a client can ask as well, and must not learn by the
+    /// time which names there are.
     pub fn account(&self, user: &str) -> Option<Arc<Account>> {
-        let accounts = || self.accounts.iter();
-        let named =
-            accounts().find(|account| account.answers_to(user) && account.pattern().is_none());
-        if let Some(account) = named {
+        let (mut named, mut old_style, mut pattern) = (None, Vec::new(), None);
+        for account in &self.accounts {
+            let (is_named, is_pattern) = (account.answers_to(user), account.pattern().is_some());
+            let is_old_style = account.answers_to_old_style(user);
+            if is_named && !is_pattern {
+                named = named.or(Some(account));
+            }
+            if is_old_style {
+                old_style.push(account);
+            }
+            if is_pattern && account.covers(user) {
+                pattern = pattern.or(Some(account));
+            }
+        }
+        if let (Some(account), _) | (None, &[account]) = (named, old_style.as_slice()) {
             return Some(Arc::clone(account));
         }
-        let mut old_style = accounts().filter(|account| account.answers_to_old_style(user));
-        if let (Some(account), None) = (old_style.next(), old_style.next()) {
-            return Some(Arc::clone(account));
-        }
-        let pattern =
-            accounts().find(|account| account.pattern().is_some() && account.covers(user))?;
-        Some(Arc::new(Account { mailbox: user.to_lowercase(), ..Account::clone(pattern) }))
+        let pattern = Account::clone(pattern?);
+        Some(Arc::new(Account { mailbox: user.to_lowercase(), ..pattern }))
+    }
+
+    /// Whether this account stands in the file as it is, and is not one mailbox of a pattern.
+    pub fn lists(&self, account: &Arc<Account>) -> bool {
+        self.accounts.iter().fold(false, |found, listed| found | Arc::ptr_eq(listed, account))
     }
 
     /// The device at this address: the one of the narrowest network.

@@ -17,6 +17,8 @@ use crate::vocabulary::{BareLf, Delivery, Protocol, TlsMode, Way};
 pub(super) struct Raw {
     pub(super) state_dir: Option<PathBuf>,
     pub(super) on_attention: Option<Spanned<Vec<String>>>,
+    pub(super) proxy: Option<Spanned<Proxy>>,
+    pub(super) confine: Option<bool>,
     #[serde(default)]
     pub(super) store: Store,
     #[serde(default)]
@@ -30,14 +32,41 @@ pub(super) struct Raw {
     #[serde(default)]
     pub(super) spool: Spool,
     #[serde(default)]
+    pub(super) guard: Guard,
+    #[serde(default)]
     pub(super) provider: BTreeMap<String, Spanned<Provider>>,
+}
+
+#[derive(Deserialize)]
+#[serde(
+    untagged,
+    expecting = "\"http://HOST:PORT\", \"none\", or a table { url = \"…\", user = \"…\", password = { file = \"…\" } }"
+)]
+pub(super) enum Proxy {
+    Word(String),
+    Server(ProxyServer),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ProxyServer {
+    pub(super) url: String,
+    pub(super) user: Option<String>,
+    pub(super) password: Option<SecretSource>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Store {
     pub(super) url: Option<Spanned<String>>,
-    pub(super) key: Option<KeyFile>,
+    pub(super) key: Option<Spanned<StoreKey>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "{ file = \"PATH\" } or { credential = \"NAME\" }")]
+pub(super) struct StoreKey {
+    pub(super) file: Option<PathBuf>,
+    pub(super) credential: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -56,8 +85,10 @@ pub(super) struct Listener {
     pub(super) provider: Option<Spanned<String>>,
     pub(super) certificate: Option<PathBuf>,
     pub(super) private_key: Option<PathBuf>,
+    pub(super) names: Option<Spanned<Vec<String>>>,
     #[serde(default)]
     pub(super) allow_plaintext_lan: bool,
+    pub(super) proxy_protocol: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) delivery: Option<Spanned<Delivery>>,
     pub(super) bare_lf: Option<Spanned<BareLf>>,
 }
@@ -96,10 +127,14 @@ pub(super) struct App {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields, expecting = "{ env = \"NAME\" } or { file = \"PATH\" }")]
+#[serde(
+    deny_unknown_fields,
+    expecting = "{ env = \"NAME\" }, { file = \"PATH\" } or { credential = \"NAME\" }"
+)]
 pub(super) struct SecretSource {
     pub(super) env: Option<String>,
     pub(super) file: Option<PathBuf>,
+    pub(super) credential: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -168,6 +203,16 @@ pub(super) struct Spool {
     pub(super) message: Option<Spanned<String>>,
     pub(super) retry: Option<Spanned<Vec<String>>>,
     pub(super) give_up: Option<Spanned<String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Guard {
+    pub(super) attempts: Option<u32>,
+    pub(super) lock: Option<Spanned<String>>,
+    pub(super) delay: Option<Spanned<String>>,
+    pub(super) waiting_per_source: Option<Spanned<usize>>,
+    pub(super) waiting: Option<Spanned<usize>>,
 }
 
 #[derive(Deserialize)]

@@ -30,6 +30,15 @@ pub struct Device {
     pub line: usize,
 }
 
+/// Wherever it stands in the file.
+impl PartialEq for Device {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { name, networks, account, recipients, size, rate, line: _ } = self;
+        (name, networks, account) == (&other.name, &other.networks, &other.account)
+            && (recipients, size, rate) == (&other.recipients, &other.size, &other.rate)
+    }
+}
+
 impl Device {
     /// How narrow its network at this address is; none: it is not there.
     pub(super) fn prefix_at(&self, peer: IpAddr) -> Option<u8> {

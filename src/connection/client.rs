@@ -1,16 +1,22 @@
 //! The client's side of a connection before its login: reads, writes, TLS, goodbyes, each with its limit.
 //!
-//! Invariant: a wait that is over its limit, or a connection that breaks, ends the connection.
+//! Invariant: a wait that is over its limit, a seat that is wanted for another client, or a connection that breaks ends
+//! the connection; and a client that is waited for holds no buffer.
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use futures_util::FutureExt;
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::info;
 
 use super::{Door, Ending};
+use crate::lobby::{Displaced, Seat};
 use crate::net::Stream;
 use crate::protocol::{
     Closing, Frontend, FrontendStep, LocalTls, Login, Refusal, Welcome, session_refusal,
@@ -34,6 +40,9 @@ const AHEAD: usize = 64 * 1024;
 pub(super) struct Client {
     stream: Stream,
     frontend: Frontend,
+    seat: Seat,
+    /// By when it is let in.
+    deadline: Instant,
 }
 
 /// How a client asks to be let in.
@@ -49,6 +58,7 @@ impl Client {
     pub(super) async fn greet(
         door: &Door,
         socket: TcpStream,
+        seat: Seat,
         keywords: Vec<String>,
         open: bool,
         deadline: Instant,
@@ -56,28 +66,24 @@ impl Client {
         let Door { listener, tls, .. } = door;
         let mut stream = Stream::accepted(socket)?;
         if let (TlsMode::Implicit, Some(tls)) = (listener.tls, tls) {
-            stream = handshake(deadline, tls.accept(stream)).await?;
+            stream = handshake(&seat, deadline, tls.accept(stream)).await?;
         }
         let mut frontend = Frontend::new(listener.protocol, LocalTls::from(listener.tls), keywords);
         if open {
             frontend = frontend.open_to_device();
         }
         let greeting = frontend.greeting();
-        let mut client = Self { stream, frontend };
+        let mut client = Self { stream, frontend, seat, deadline };
         client.write(&greeting).await?;
         Ok(client)
     }
 
     /// Drives the Frontend up to the next login, or without one up to a device's first command.
-    pub(super) async fn read_login(
-        mut self,
-        door: &Door,
-        deadline: Instant,
-    ) -> Result<(Self, Asked), Ending> {
+    pub(super) async fn read_login(mut self, door: &Door) -> Result<(Self, Asked), Ending> {
         loop {
             match self.frontend.step() {
                 FrontendStep::Read => {
-                    if let Some(closing) = self.read(door, deadline).await? {
+                    if let Some(closing) = self.read(door).await? {
                         return Err(self.close(closing).await);
                     }
                 }
@@ -87,7 +93,7 @@ impl Client {
                 }
                 FrontendStep::StartTls(reply) => {
                     self.write(&reply).await?;
-                    self = self.start_tls(door, deadline).await?;
+                    self = self.start_tls(door).await?;
                 }
                 FrontendStep::Login(login) => return Ok((self, Asked::Login(login))),
                 FrontendStep::Device => return Ok((self, Asked::Device)),
@@ -97,50 +103,68 @@ impl Client {
     }
 
     /// Reads once; `Some`: the session ends instead.
-    async fn read(&mut self, door: &Door, deadline: Instant) -> Result<Option<Closing>, Ending> {
-        let mut buffer = [0; READ];
-        let count = tokio::select! {
-            () = door.gate.stop.cancelled() => return Ok(Some(Closing::ShuttingDown)),
-            read = timeout_at(deadline, self.stream.read(&mut buffer)) => match read {
-                Err(_) => return Ok(Some(Closing::Deadline)),
-                Ok(read) => read?,
+    async fn read(&mut self, door: &Door) -> Result<Option<Closing>, Ending> {
+        let Self { stream, frontend, seat, deadline } = self;
+        tokio::select! {
+            biased;
+            () = seat.wanted() => Ok(Some(Closing::Displaced)),
+            () = door.gate.stop.cancelled() => Ok(Some(Closing::ShuttingDown)),
+            read = timeout_at(*deadline, receive(stream, |octets| frontend.push(octets))) => match read {
+                Err(_) => Ok(Some(Closing::Deadline)),
+                Ok(Ok(0)) => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+                Ok(read) => Ok(read.map(|_| None)?),
             },
-        };
-        if count == 0 {
-            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
-        self.frontend.push(buffer.get(..count).unwrap_or_default());
-        Ok(None)
     }
 
-    /// Waits for `wait` as long as the client is there; what it sends ahead is kept.
+    /// Waits for what gatepost does for the client, as long as it may keep its seat. That time is not its delay.
+    pub(super) async fn has_done<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Ending> {
+        let begun = Instant::now();
+        match self.seat.during(work).await {
+            Ok(done) => {
+                self.deadline += begun.elapsed();
+                Ok(done)
+            }
+            Err(Displaced) => Err(self.close(Closing::Displaced).await),
+        }
+    }
+
+    /// It is let in: others don't wait because of it any more.
+    pub(super) fn leave_lobby(&self) {
+        self.seat.give_back();
+    }
+
+    /// Waits for `wait` as long as the client is there and may keep its seat; what it sends ahead is kept.
     pub(super) async fn stays_for<T>(
         &mut self,
         wait: impl Future<Output = T>,
     ) -> Result<T, Ending> {
+        let begun = Instant::now();
         let mut wait = std::pin::pin!(wait);
         let mut ahead = 0;
-        let mut buffer = [0; READ];
+        let Self { stream, frontend, seat, deadline } = self;
         loop {
             tokio::select! {
                 biased;
-                done = &mut wait => return Ok(done),
-                read = self.stream.read(&mut buffer), if ahead < AHEAD => match read? {
+                done = &mut wait => {
+                    *deadline += begun.elapsed();
+                    return Ok(done);
+                }
+                () = seat.wanted() => break,
+                read = receive(stream, |octets| frontend.push(octets)), if ahead < AHEAD => match read? {
                     0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-                    count => {
-                        self.frontend.push(buffer.get(..count).unwrap_or_default());
-                        ahead += count;
-                    }
+                    count => ahead += count,
                 },
             }
         }
+        Err(self.close(Closing::Displaced).await)
     }
 
-    async fn start_tls(mut self, door: &Door, deadline: Instant) -> Result<Self, Ending> {
+    async fn start_tls(mut self, door: &Door) -> Result<Self, Ending> {
         let Some(tls) = &door.tls else {
             return Err(io::Error::from(io::ErrorKind::Unsupported).into());
         };
-        self.stream = handshake(deadline, tls.accept(self.stream)).await?;
+        self.stream = handshake(&self.seat, self.deadline, tls.accept(self.stream)).await?;
         self.frontend.tls_started();
         Ok(self)
     }
@@ -170,26 +194,45 @@ impl Client {
     }
 
     async fn write(&mut self, bytes: &[u8]) -> Result<(), Ending> {
-        write(&mut self.stream, bytes).await
+        let deadline = self.deadline.min(Instant::now() + WRITE);
+        within(&self.seat, deadline, put(&mut self.stream, bytes)).await
     }
 
-    /// Says goodbye and closes.
+    /// Says goodbye and closes. A client that is gone does not hear it.
     async fn close(&mut self, closing: Closing) -> Ending {
         let goodbye = self.frontend.goodbye(closing);
-        // A client that is gone does not hear it.
-        let _ = self.write(&goodbye).await;
-        let _ = timeout(LINGER, self.linger()).await;
+        let farewell = async {
+            put(&mut self.stream, &goodbye).await?;
+            linger(&mut self.stream).await
+        };
+        if closing == Closing::Displaced {
+            // Only what is done without waiting: somebody else needs the room.
+            let _ = farewell.now_or_never();
+        } else {
+            let _ = self.seat.during(timeout(LINGER, farewell)).await;
+        }
         Ending::Closed(closing)
     }
+}
 
-    /// Lets a client that is still sending read why: closing with its bytes unread would reset the
-    /// connection (RFC 1122 section 4.2.2.13) and take the goodbye with it.
-    async fn linger(&mut self) -> io::Result<()> {
-        self.stream.shutdown().await?;
+/// Lets a client that is still sending read why: closing with its bytes unread would reset the connection (RFC 1122
+/// section 4.2.2.13) and take the goodbye with it.
+async fn linger(stream: &mut Stream) -> io::Result<()> {
+    stream.shutdown().await?;
+    while receive(stream, |_| ()).await? > 0 {}
+    Ok(())
+}
+
+/// Reads once. The buffer lives no longer than the call that fills it: thousands may wait at once.
+async fn receive(stream: &mut Stream, mut take: impl FnMut(&[u8])) -> io::Result<usize> {
+    poll_fn(|cx| {
         let mut buffer = [0; READ];
-        while self.stream.read(&mut buffer).await? > 0 {}
-        Ok(())
-    }
+        let mut read = ReadBuf::new(&mut buffer);
+        ready!(Pin::new(&mut *stream).poll_read(cx, &mut read))?;
+        take(read.filled());
+        Poll::Ready(Ok(read.filled().len()))
+    })
+    .await
 }
 
 /// Says in the log what a device can't say on its panel: 530 is for a login or TLS that is missing (RFC 4954
@@ -201,18 +244,23 @@ fn tell_if_required(reply: &[u8]) {
 }
 
 pub(super) async fn write(stream: &mut Stream, bytes: &[u8]) -> Result<(), Ending> {
-    let write = async {
-        stream.write_all(bytes).await?;
-        stream.flush().await
-    };
-    within(Instant::now() + WRITE, write).await
+    match timeout(WRITE, put(stream, bytes)).await {
+        Ok(written) => Ok(written?),
+        Err(_) => Err(Ending::Closed(Closing::Deadline)),
+    }
 }
 
-async fn within<T>(
+async fn put(stream: &mut Stream, bytes: &[u8]) -> io::Result<()> {
+    stream.write_all(bytes).await?;
+    stream.flush().await
+}
+
+pub(super) async fn within<T>(
+    seat: &Seat,
     deadline: Instant,
     wait: impl Future<Output = io::Result<T>>,
 ) -> Result<T, Ending> {
-    match timeout_at(deadline, wait).await {
+    match seat.during(timeout_at(deadline, wait)).await? {
         Ok(done) => Ok(done?),
         Err(_) => Err(Ending::Closed(Closing::Deadline)),
     }
@@ -220,12 +268,14 @@ async fn within<T>(
 
 /// A client that is set to plain, or that does not trust the certificate.
 async fn handshake(
+    seat: &Seat,
     deadline: Instant,
     accept: impl Future<Output = io::Result<Stream>>,
 ) -> Result<Stream, Ending> {
-    within(deadline, accept).await.map_err(|ending| match ending {
+    within(seat, deadline, accept).await.map_err(|ending| match ending {
         Ending::Lost(error) => Ending::Handshake(error),
         // It waits for a greeting, as a client in plain text does.
-        _ => Ending::Handshake(io::ErrorKind::TimedOut.into()),
+        Ending::Closed(Closing::Deadline) => Ending::Handshake(io::ErrorKind::TimedOut.into()),
+        other => other,
     })
 }

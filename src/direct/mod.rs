@@ -15,18 +15,16 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tracing::{debug, info};
 
 use crate::config::{Account, Device};
-use crate::net::Relayed;
+use crate::net::{Relayed, Standstill};
 use crate::pace::{Pace, Turn};
 use crate::protocol::{AllowedRecipients, ClientStep, DeviceRules, Noticed, Refusal, Watch};
 use crate::vocabulary::Protocol;
 use side::Side;
-
-/// How long a session of which one side is closed may go on without a byte, as in any relay.
-const HALF_CLOSED: Duration = Duration::from_secs(600);
 
 /// After so long without a byte between two messages, a connection is taken away when others wait for it. A
 /// device sends its next message within seconds; those who wait give up after `limits.wait`, 270 s unless set,
@@ -55,6 +53,8 @@ pub struct Submission {
     pub account: Arc<Account>,
     /// Who sends, if it has not logged in.
     pub device: Option<Arc<Device>>,
+    /// Asks the session to leave, when no message is under way.
+    pub leave: CancellationToken,
 }
 
 /// Relays until both sides are closed, one fails, or gatepost ends the session. `ahead` is what the client has
@@ -80,10 +80,12 @@ where
         pace: submission.pace,
         account: submission.account,
         device: submission.device,
-        moved_at: Instant::now(),
+        standstill: Standstill::watch(),
         idle: Box::pin(sleep(IDLE)),
-        limit: None,
+        leaving: Box::pin(submission.leave.clone().cancelled_owned()),
+        leave: submission.leave,
         idled: false,
+        dismissed: false,
     };
     let end = poll_fn(|cx| relay.poll(cx)).await;
     relay.finish(end).await
@@ -106,13 +108,16 @@ struct Relay<C, U> {
     pace: Arc<Pace>,
     account: Arc<Account>,
     device: Option<Arc<Device>>,
-    /// When the last byte was moved.
-    moved_at: Instant,
+    /// How long a session may go on in which nothing moves.
+    standstill: Standstill,
     idle: Pin<Box<Sleep>>,
-    /// How long a session may go on that is half over.
-    limit: Option<Pin<Box<Sleep>>>,
+    leave: CancellationToken,
+    /// Comes to its end when `leave` is cancelled.
+    leaving: Pin<Box<WaitForCancellationFutureOwned>>,
     /// gatepost has ended it between two messages.
     idled: bool,
+    /// It was asked to.
+    dismissed: bool,
 }
 
 /// Which side has failed.
@@ -129,17 +134,17 @@ where
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         loop {
             while self.step(cx)? {
-                self.moved_at = Instant::now();
+                self.standstill.moved();
             }
             if self.is_done() {
                 return Poll::Ready(Ok(()));
             }
             self.client.poll_flush(cx).map_err(Broken::Client)?;
             self.upstream.poll_flush(cx).map_err(Broken::Upstream)?;
-            if self.poll_limit(cx).is_ready() {
-                return Poll::Ready(Err(Broken::Client(io::ErrorKind::TimedOut.into())));
+            if let Poll::Ready(error) = self.poll_standstill(cx) {
+                return Poll::Ready(Err(Broken::Client(error)));
             }
-            if self.poll_idle(cx).is_pending() {
+            if self.poll_leave(cx).is_pending() && self.poll_idle(cx).is_pending() {
                 self.client.rest();
                 self.upstream.rest();
                 return Poll::Pending;
@@ -298,19 +303,30 @@ where
         }
     }
 
-    /// Ready when a session that is half over has stood still for too long.
-    fn poll_limit(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let most = match () {
-            () if self.watch.is_ending() => ENDING,
-            () if self.client.closed || self.upstream.closed => HALF_CLOSED,
-            () => return Poll::Pending,
-        };
-        let end = self.moved_at + most;
-        let limit = self.limit.get_or_insert_with(|| Box::pin(sleep_until(end)));
-        if limit.deadline() != end {
-            limit.as_mut().reset(end);
+    /// Ready when the session has stood still for too long.
+    fn poll_standstill(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        match self.watch.is_ending() {
+            true => self.standstill.poll_for(cx, ENDING),
+            false => self.standstill.poll(cx, self.client.closed || self.upstream.closed),
         }
-        limit.as_mut().poll(cx)
+    }
+
+    /// Ready when it has ended a session that is asked to leave: between two messages (RFC 5321 section 3.8), or at a
+    /// MAIL that waits for its turn. What was sent of a message is answered first.
+    fn poll_leave(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.leave.is_cancelled() {
+            // For its wake-up alone.
+            let _ = self.leaving.as_mut().poll(cx);
+        }
+        let between = self.watch.is_idle() || self.asking.is_some();
+        if !self.leave.is_cancelled() || !between || self.client.closed || self.upstream.closed {
+            return Poll::Pending;
+        }
+        self.asking = None;
+        (self.idled, self.dismissed) = (true, true);
+        self.watch.end(&Refusal::ShuttingDown);
+        self.say();
+        Poll::Ready(())
     }
 
     /// Ready when it has ended a session that stands in others' way.
@@ -321,7 +337,7 @@ where
             return Poll::Pending;
         }
         while self.idle.as_mut().poll(cx).is_ready() {
-            let end = self.moved_at + IDLE;
+            let end = self.standstill.moved_at() + IDLE;
             if end > Instant::now() {
                 self.idle.as_mut().reset(end);
             } else if turn.wanted() {
@@ -351,10 +367,12 @@ where
         if ended_here {
             // Closing with bytes unread would reset the connection and take the answer with it (RFC 1122
             // section 4.2.2.13).
-            let _ = timeout(LINGER, drain(&mut self.client.stream)).await;
+            let limit = if self.dismissed { LEAVE } else { LINGER };
+            let _ = timeout(limit, drain(&mut self.client.stream)).await;
         }
         let end = end.map_err(|(Broken::Client(error) | Broken::Upstream(error))| error);
-        Relayed { up: self.client.read, down: self.upstream.read, end }
+        let dismissed = ended_here && self.dismissed;
+        Relayed { up: self.client.read, down: self.upstream.read, end, dismissed }
     }
 }
 

@@ -15,6 +15,7 @@ use crate::store::Store;
 struct World {
     pace: Arc<Pace>,
     account: Arc<Account>,
+    leave: CancellationToken,
     _folder: tempfile::TempDir,
 }
 
@@ -37,7 +38,12 @@ impl World {
         // SQLite works on a thread that paused time does not wait for: nothing below asks it.
         pause();
         let pace = Pace::new(store, Clock::with_tokio(), Attention::default());
-        Self { pace, account: Arc::clone(&config.accounts[0]), _folder: folder }
+        Self {
+            pace,
+            account: Arc::clone(&config.accounts[0]),
+            leave: CancellationToken::new(),
+            _folder: folder,
+        }
     }
 
     async fn session(&self) -> Session {
@@ -48,6 +54,7 @@ impl World {
             turn: self.pace.turn(&self.account).await,
             account: Arc::clone(&self.account),
             device: None,
+            leave: self.leave.clone(),
         };
         let relay = relay_submission(of_client, of_upstream, Vec::new(), Vec::new(), submission);
         let relayed = tokio::spawn(relay);
@@ -196,4 +203,34 @@ async fn the_place_is_free_when_the_provider_has_closed_and_not_before() {
     drop(session.upstream);
     assert!(world.has_room().await);
     session.relayed.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_session_that_is_to_leave_ends_between_two_messages() {
+    let world = World::new("messages_per_minute = 1").await;
+    let mut session = world.session().await;
+    session.exchange("MAIL FROM:<a@b>\r\n", "250 fine\r\n").await;
+    session.exchange("RCPT TO:<a@b>\r\n", "250 fine\r\n").await;
+    let mut waits = world.session().await;
+    waits.client.write_all(b"MAIL FROM:<a@b>\r\n").await.unwrap();
+    let mut idle = world.session().await;
+    sleep(Duration::from_secs(1)).await;
+    world.leave.cancel();
+    for session in [&mut waits, &mut idle] {
+        assert!(line(&mut session.client).await.starts_with("421 4.3.2 "));
+        assert_eq!(line(&mut session.upstream).await, "QUIT\r\n", "and no MAIL");
+    }
+    session.exchange("DATA\r\n", "354 go\r\n").await;
+    session.client.write_all(b"x\r\n.\r\n").await.unwrap();
+    assert_eq!(
+        line(&mut session.upstream).await + &line(&mut session.upstream).await,
+        "x\r\n.\r\n"
+    );
+    sleep(Duration::from_secs(5)).await;
+    session.upstream.write_all(b"250 taken\r\n").await.unwrap();
+    assert_eq!(line(&mut session.client).await, "250 taken\r\n");
+    assert!(line(&mut session.client).await.starts_with("421 4.3.2 "));
+    drop((session.client, session.upstream));
+    let relayed = session.relayed.await.unwrap();
+    assert!(relayed.dismissed && relayed.end.is_ok());
 }

@@ -7,7 +7,7 @@ use super::{Case, Code, Finding, with_hint};
 use crate::clock::Clock;
 use crate::config::{Config, Credential, KeyFiles, SecretSource};
 use crate::oauth::{credential_end, try_credential};
-use crate::private_file::PrivateFileError;
+use crate::private_file::{PrivateFileError, is_open_to_all};
 use crate::store::{Store, StoreError};
 
 /// Warn so long before a credential ends. gatepost run warns at the same times by `on_attention`.
@@ -81,18 +81,28 @@ pub(super) async fn store(config: &Config, findings: &mut Vec<Finding>) -> Optio
     let subject = config.state_dir.display().to_string();
     match Store::open(&config.state_dir, config.key_file.as_deref()).await {
         Ok(store) => {
-            findings.push(Finding::ok(Code::Store, subject, "the store opens with its key"));
+            findings.push(match store.try_out().await {
+                Ok(()) => Finding::ok(
+                    Code::Store,
+                    subject,
+                    "the store opens with its key, and is written",
+                ),
+                Err(error) => {
+                    let (what, remedy) = with_hint(&error.to_string());
+                    Finding::error(Code::Store, subject, what, remedy)
+                }
+            });
             findings.extend(exposed(config));
             Some(store)
         }
         Err(error) => {
             let code = match &error {
-                StoreError::File(PrivateFileError::Exposed { .. }) => Code::Permissions,
-                StoreError::File(PrivateFileError::Io { source, .. })
-                    if source.kind() == std::io::ErrorKind::PermissionDenied =>
+                StoreError::File(PrivateFileError::Io { why, .. })
+                    if why.kind() != std::io::ErrorKind::PermissionDenied =>
                 {
-                    Code::Permissions
+                    Code::Store
                 }
+                StoreError::File(_) => Code::Permissions,
                 _ => Code::Store,
             };
             let (what, remedy) = with_hint(&error.to_string());
@@ -103,11 +113,7 @@ pub(super) async fn store(config: &Config, findings: &mut Vec<Finding>) -> Optio
                      `chown -R USER FOLDER`"
                         .into()
                 }
-                (true, _) => {
-                    "free space on its disk; if the store is damaged, move it away and sign in anew: \
-                     `gatepost login MAILBOX`"
-                        .into()
-                }
+                (true, _) => "docs/troubleshooting.md, \"store\"".into(),
             };
             findings.push(Finding::error(code, subject, what, remedy));
             None
@@ -126,7 +132,13 @@ fn exposed(config: &Config) -> Vec<Finding> {
             }
         }
     }
-    let exposed = paths.iter().filter(|path| is_exposed(path)).map(|path| {
+    let listeners = config.listeners.iter();
+    for files in listeners.filter_map(|listener| listener.certificate.as_ref()) {
+        if !paths.contains(&files.private_key) {
+            paths.push(files.private_key.clone());
+        }
+    }
+    let exposed = paths.iter().filter(|path| is_open_to_all(path)).map(|path| {
         let path = path.display().to_string();
         let what = "others on this machine can read this secret";
         Finding::warning(Code::Permissions, path.as_str(), what, format!("`chmod 600 {path}`"))
@@ -148,23 +160,13 @@ fn secret_files(credential: &Credential) -> Vec<&PathBuf> {
             let passphrase = certificate.passphrase.as_ref().filter(|source| of_source(source));
             let passphrase = passphrase.and_then(|source| match source {
                 SecretSource::File(path) => Some(path),
-                SecretSource::Env(_) => None,
+                SecretSource::Env(_) | SecretSource::Credential(_) => None,
             });
             std::iter::once(key).chain(passphrase).collect()
         }
-        Credential::Secret(SecretSource::Env(_)) | Credential::FederatedToken(_) => Vec::new(),
+        Credential::Secret(SecretSource::Env(_) | SecretSource::Credential(_))
+        | Credential::FederatedToken(_) => Vec::new(),
     }
-}
-
-#[cfg(unix)]
-fn is_exposed(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::metadata(path).is_ok_and(|about| about.permissions().mode() & 0o007 != 0)
-}
-
-#[cfg(not(unix))]
-fn is_exposed(_: &Path) -> bool {
-    false
 }
 
 /// Mailboxes that nobody can log in to.

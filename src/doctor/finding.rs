@@ -110,6 +110,8 @@ codes! {
     PortTaken = "port-taken",
     /// A listener can't be opened for another reason, or does not answer.
     Listener = "listener",
+    /// The certificate that a listener shows can't be used, ends, or lacks names.
+    ListenerCertificate = "listener-certificate",
     /// The secret, certificate or key of an app can't be read or used.
     Credential = "credential",
     /// A secret or certificate has ended, or ends soon.

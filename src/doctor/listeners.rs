@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use listeners::{Process, Protocol as Transport, SocketState};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -13,6 +13,7 @@ use super::{Case, Code, Finding};
 use crate::clock::Clock;
 use crate::config::{ListenAddress, Listener};
 use crate::net::bind;
+use crate::protocol::OWN_PROXY_HEADER;
 use crate::store::{Mismatch, MismatchKind};
 use crate::vocabulary::TlsMode;
 
@@ -138,6 +139,9 @@ async fn greeting(listener: &Listener, address: SocketAddr) -> io::Result<()> {
     }
     let greet = async {
         let mut stream = TcpStream::connect(reachable).await?;
+        if listener.is_balancer(stream.local_addr()?.ip()) {
+            stream.write_all(OWN_PROXY_HEADER).await?;
+        }
         if listener.tls != TlsMode::Implicit && stream.read(&mut [0; 64]).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -171,10 +175,10 @@ fn set_otherwise(listener: &str, mismatch: &Mismatch) -> Option<Finding> {
             Code::ClientPlain,
             listener,
             format!(
-                "the client at {peer} began no TLS, or broke it off because it does not trust the certificate \
-                 ({times})"
+                "the client at {peer} began no TLS, offers none that is new enough, or does not trust the \
+                 certificate ({times}); the log says which"
             ),
-            "set the client to the listener's encryption, and let it trust listener.pem of the state folder; \
+            "set the client to the listener's encryption, and let it trust what `gatepost certificate` prints; \
              or the listener to tls = \"none\" (on loopback)",
         ),
     })

@@ -14,7 +14,7 @@ use super::tokens::Tried;
 use super::{Case, Code, Finding, Level};
 use crate::clock::Clock;
 use crate::config::{Account, Endpoint, Provider};
-use crate::net::ClientTls;
+use crate::net::{ClientTls, Route};
 use crate::oauth::Principal;
 use crate::protocol::{Rejection, Xoauth2};
 use crate::secret::Secret;
@@ -148,7 +148,9 @@ impl Attempt<'_> {
         let login = Xoauth2::new(self.account.xoauth2_user(protocol), &self.tried.token);
         let login =
             login.ok_or(Rejection::NotPermitted { said: "no user name or no token".into() })?;
-        Server::new(protocol, endpoint.clone(), tls).log_in(login).await
+        let route = Route::new(&self.provider.proxy)
+            .map_err(|error| Rejection::Broken { said: error.to_string() })?;
+        Server::new(protocol, endpoint.clone(), tls, route).log_in(login).await
     }
 
     /// From the mailbox to itself; nothing is sent unless that was asked for. The last words if it is refused.

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `finding` | what is found, under stable codes |
 //! | `files` | configuration, store, key, secrets, app passwords |
-//! | `listeners` | ports, and clients that are set otherwise |
+//! | `listeners`, `own_certificate` | ports, what is shown on them, and clients that are set otherwise |
 //! | `network`, `certificate` | names, connections, TLS and the clock |
 //! | `tokens`, `refusal` | each grant, for real, and what its token says of itself |
 //! | `logins` | XOAUTH2 at each mail server, for real |
@@ -21,6 +21,7 @@ mod graph;
 mod listeners;
 mod logins;
 mod network;
+mod own_certificate;
 mod refusal;
 mod spool;
 mod tokens;
@@ -64,6 +65,7 @@ pub async fn examine(file: &Path, wish: Wish<'_>) -> Vec<Finding> {
         findings.extend(files::passwords(&case).await);
         findings.extend(files::credentials(&case));
         findings.extend(listeners::examine(&case).await);
+        findings.extend(own_certificate::examine(&case));
         let network = network::examine(&case).await;
         findings.extend(network.findings);
         let tokens = tokens::examine(&case).await;

@@ -1,9 +1,9 @@
-//! The way to the mail servers and token endpoints: names, both address families, TLS, and the clock.
+//! The way to the mail servers and token endpoints: proxies, names, both address families, TLS, and the clock.
 
 use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use futures_util::future::join_all;
@@ -13,8 +13,8 @@ use url::Url;
 
 use super::{Case, Code, Finding, certificate, with_hint};
 use crate::clock::{Clock, Timestamp};
-use crate::config::{Endpoint, is_local};
-use crate::net::{ClientTls, Seen, http_client};
+use crate::config::{Endpoint, Provider};
+use crate::net::{ClientTls, Route, Seen, http_client};
 use crate::protocol::Rejection;
 use crate::upstream::Server;
 use crate::vocabulary::{Protocol, TlsMode};
@@ -26,10 +26,6 @@ const LIMIT: Duration = Duration::from_secs(7);
 const CLOCK_BREAKS: Duration = Duration::from_secs(300);
 /// By more than this, something is wrong with it.
 const CLOCK_DRIFTS: Duration = Duration::from_secs(60);
-
-/// Variables that send HTTP through a proxy, as curl and reqwest read them.
-const PROXY_VARIABLES: [&str; 6] =
-    ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy"];
 
 /// What was found on the way.
 pub(super) struct Network {
@@ -43,9 +39,17 @@ struct Target {
     subject: String,
     host: String,
     port: u16,
-    provider: String,
-    ca_file: Option<PathBuf>,
+    provider: Arc<Provider>,
     what: What,
+}
+
+/// How it is reached.
+struct Way {
+    tls: ClientTls,
+    seen: Seen,
+    route: Route,
+    /// Its name, if the route goes by one.
+    proxy: Option<String>,
 }
 
 enum What {
@@ -56,7 +60,6 @@ enum What {
 pub(super) async fn examine(case: &Case) -> Network {
     let targets = targets(case);
     let mut network = Network { findings: Vec::new(), unreachable: HashSet::new() };
-    network.findings.extend(proxies());
     let reached = join_all(targets.iter().map(Target::reach)).await;
     for (target, found) in targets.iter().zip(reached) {
         let broken = found.iter().any(|finding| finding.level == super::Level::Error);
@@ -77,8 +80,7 @@ fn targets(case: &Case) -> Vec<Target> {
             subject: format!("{protocol} {endpoint}"),
             host: endpoint.host.clone(),
             port: endpoint.port,
-            provider: listener.provider.name.clone(),
-            ca_file: listener.provider.ca_file.clone(),
+            provider: Arc::clone(&listener.provider),
             what: What::Mail(protocol, endpoint.clone()),
         });
     }
@@ -90,8 +92,7 @@ fn targets(case: &Case) -> Vec<Target> {
             subject: format!("token endpoint {}", host_of(&url)),
             host: url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned(),
             port: url.port_or_known_default().unwrap_or_default(),
-            provider: app.provider.name.clone(),
-            ca_file: app.provider.ca_file.clone(),
+            provider: Arc::clone(&app.provider),
             what: What::Tokens(url),
         });
     }
@@ -107,18 +108,32 @@ fn host_of(url: &Url) -> String {
 
 impl Target {
     async fn reach(&self) -> Vec<Finding> {
-        let by_proxy = match &self.what {
-            What::Tokens(url) => proxy_for(url),
-            What::Mail(..) => None,
+        let route = match Route::new(&self.provider.proxy) {
+            Ok(route) => route,
+            Err(error) => {
+                let remedy = "look at proxy in the configuration";
+                let what = format!("the proxy's password can't be had: {error}");
+                return vec![Finding::error(
+                    Code::SystemProxy,
+                    self.subject.as_str(),
+                    what,
+                    remedy,
+                )];
+            }
+        };
+        let proxy = match &self.what {
+            What::Tokens(url) => route.proxy_for(url),
+            What::Mail(_, endpoint) => route.proxy_to(endpoint),
         };
         let mut findings = Vec::new();
-        if by_proxy.is_none() {
-            match self.connect().await {
+        match &proxy {
+            Some(proxy) => findings.push(self.goes_by(proxy)),
+            None => match self.connect().await {
                 Ok(warning) => findings.extend(warning),
                 Err(error) => return vec![error],
-            }
+            },
         }
-        let (tls, seen) = match ClientTls::watched(self.ca_file.as_deref()) {
+        let (tls, seen) = match ClientTls::watched(self.provider.ca_file.as_deref()) {
             Ok(watched) => watched,
             Err(error) => {
                 let (what, remedy) = with_hint(&error.to_string());
@@ -126,11 +141,27 @@ impl Target {
                 return findings;
             }
         };
+        let way = Way { tls, seen, route, proxy };
         findings.extend(match &self.what {
-            What::Mail(protocol, endpoint) => self.greet(*protocol, endpoint, tls, &seen).await,
-            What::Tokens(url) => self.ask(url, &tls, &seen, by_proxy).await,
+            What::Mail(protocol, endpoint) => self.greet(*protocol, endpoint, way).await,
+            What::Tokens(url) => self.ask(url, way).await,
         });
         findings
+    }
+
+    fn goes_by(&self, proxy: &str) -> Finding {
+        let what = format!("connections to {} go by the proxy {proxy}", self.host);
+        Finding::ok(Code::SystemProxy, self.subject.as_str(), what)
+    }
+
+    fn not_by(&self, proxy: &str, why: &str) -> Finding {
+        let what = format!("it can't be reached by the proxy {proxy}: {why}");
+        let (host, port) = (&self.host, self.port);
+        let remedy = format!(
+            "let the proxy CONNECT to {host}:{port}, or, if this machine may go there directly, put {host} into \
+             NO_PROXY in gatepost's environment or set proxy = \"none\""
+        );
+        Finding::error(Code::SystemProxy, self.subject.as_str(), what, remedy)
     }
 
     /// By each address family apart; an error if none works.
@@ -150,7 +181,7 @@ impl Target {
                 let what = format!("no connection to {}:{}: {error}", self.host, self.port);
                 let remedy = format!(
                     "let this machine out to {} by TCP port {} (firewall), and check the port in [provider.{}]",
-                    self.host, self.port, self.provider
+                    self.host, self.port, self.provider.name
                 );
                 Err(Finding::error(Code::Tcp, subject, what, remedy))
             }
@@ -169,25 +200,20 @@ impl Target {
         let what = format!("the name {} is not known: {error}", self.host);
         let remedy = format!(
             "check the name in [provider.{}], and this machine's name server: `getent hosts {}`",
-            self.provider, self.host
+            self.provider.name, self.host
         );
         Finding::error(Code::Dns, self.subject.as_str(), what, remedy)
     }
 
     /// A mail server, up to where a login would begin.
-    async fn greet(
-        &self,
-        protocol: Protocol,
-        endpoint: &Endpoint,
-        tls: ClientTls,
-        seen: &Seen,
-    ) -> Option<Finding> {
-        let outcome = Server::new(protocol, endpoint.clone(), tls).reach().await;
+    async fn greet(&self, protocol: Protocol, endpoint: &Endpoint, way: Way) -> Option<Finding> {
+        let Way { tls, seen, route, proxy } = way;
+        let outcome = Server::new(protocol, endpoint.clone(), tls, route).reach().await;
         let subject = self.subject.as_str();
         let shown = seen.last();
         let judged = shown
             .as_ref()
-            .and_then(|shown| certificate::judge(subject, &self.host, &self.provider, shown));
+            .and_then(|shown| certificate::judge(subject, &self.host, &self.provider.name, shown));
         if judged.is_some() {
             return judged;
         }
@@ -209,7 +235,10 @@ impl Target {
                 Rejection::Broken { said }
                 | Rejection::Token { said }
                 | Rejection::NotPermitted { said },
-            ) => self.out_of_order(endpoint, &said),
+            ) => match proxy.filter(|_| shown.is_none()) {
+                Some(proxy) => self.not_by(&proxy, &said),
+                None => self.out_of_order(endpoint, &said),
+            },
         })
     }
 
@@ -219,34 +248,29 @@ impl Target {
             TlsMode::StartTls => format!(
                 "a server that begins with TLS is written without \"starttls\" in [provider.{}]; else look at the \
                  server, or at what stands in between",
-                self.provider
+                self.provider.name
             ),
             _ => format!(
                 "a server that begins in plain text is written \"{endpoint} starttls\" in [provider.{}]; else look \
                  at the server, or at what stands in between",
-                self.provider
+                self.provider.name
             ),
         };
         Finding::error(Code::MailServer, self.subject.as_str(), what, remedy)
     }
 
     /// The token endpoint: any answer will do, and has the time in it.
-    async fn ask(
-        &self,
-        url: &Url,
-        tls: &ClientTls,
-        seen: &Seen,
-        by_proxy: Option<&str>,
-    ) -> Option<Finding> {
+    async fn ask(&self, url: &Url, way: Way) -> Option<Finding> {
+        let Way { tls, seen, route, proxy } = way;
         let subject = self.subject.as_str();
-        let client = match http_client(tls) {
+        let client = match http_client(&tls, &route) {
             Ok(client) => client,
             Err(error) => return Some(Finding::error(Code::Tls, subject, error.to_string(), "")),
         };
         let answer = client.of(url).get(url.clone()).send().await;
         let judged = seen.last();
         let judged = judged
-            .and_then(|shown| certificate::judge(subject, &self.host, &self.provider, &shown));
+            .and_then(|shown| certificate::judge(subject, &self.host, &self.provider.name, &shown));
         if judged.is_some() {
             return judged;
         }
@@ -256,19 +280,12 @@ impl Target {
                 while let Some(deeper) = cause.source() {
                     cause = deeper;
                 }
-                let Some(name) = by_proxy else {
-                    let remedy = format!("check token_url in [provider.{}]", self.provider);
-                    let what = format!("it does not answer: {cause}");
-                    return Some(Finding::error(Code::TokenEndpoint, subject, what, remedy));
-                };
-                let proxy = proxy(name).unwrap_or_default();
-                let what =
-                    format!("it can't be reached by the proxy {proxy} that {name} names: {cause}");
-                let remedy = format!(
-                    "mend the proxy, take {name} out of gatepost's environment, or put {} into NO_PROXY",
-                    self.host
-                );
-                Some(Finding::error(Code::SystemProxy, subject, what, remedy))
+                if let Some(proxy) = proxy {
+                    return Some(self.not_by(&proxy, &cause.to_string()));
+                }
+                let remedy = format!("check token_url in [provider.{}]", self.provider.name);
+                let what = format!("it does not answer: {cause}");
+                Some(Finding::error(Code::TokenEndpoint, subject, what, remedy))
             }
             Ok(answer) => {
                 let date = answer.headers().get(reqwest::header::DATE);
@@ -320,39 +337,4 @@ fn clock(subject: &str, theirs: Timestamp) -> Finding {
     } else {
         Finding::ok(Code::TokenEndpoint, subject, "it answers, and the clock agrees with it")
     }
-}
-
-/// Token requests go through a proxy of the system's; mail can't.
-fn proxies() -> Option<Finding> {
-    let set = PROXY_VARIABLES.iter().find_map(|name| Some((*name, proxy(name)?)));
-    let (name, proxy) = set?;
-    let what = format!(
-        "{name} sends token requests through {proxy}; connections to mail servers go there directly"
-    );
-    let remedy = "if token requests fail, mend the proxy or take the variable out of gatepost's environment; \
-                  NO_PROXY names hosts that are reached without it";
-    Some(Finding::warning(Code::SystemProxy, name, what, remedy))
-}
-
-/// The proxy's host: its URL may have a password.
-fn proxy(name: &str) -> Option<String> {
-    let value = std::env::var(name).ok().filter(|value| !value.is_empty())?;
-    let url = Url::parse(&value).or_else(|_| Url::parse(&format!("http://{value}")));
-    Some(url.map_or_else(|_| "a proxy whose address can't be read".into(), |url| host_of(&url)))
-}
-
-/// The variable by which the HTTP client uses a proxy for this URL: not for this machine, and not for what
-/// NO_PROXY names.
-fn proxy_for(url: &Url) -> Option<&'static str> {
-    let host = url.host_str().unwrap_or_default();
-    let exempt = ["NO_PROXY", "no_proxy"].iter().any(|name| {
-        let list = std::env::var(name).unwrap_or_default();
-        list.split(',').map(str::trim).filter(|entry| !entry.is_empty()).any(|entry| {
-            let domain = format!(".{}", entry.trim_start_matches('.'));
-            entry == "*" || host == entry || host.ends_with(&domain)
-        })
-    });
-    let set = |name: &&&'static str| proxy(name).is_some();
-    let used = PROXY_VARIABLES.iter().find(set).copied();
-    used.filter(|_| !is_local(url) && !exempt)
 }

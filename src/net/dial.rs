@@ -1,49 +1,113 @@
-//! Connections to the upstream.
+//! Connections to the upstream: its name's addresses, TCP to the first that answers, a proxy's tunnel, TLS.
+//!
+//! Invariant: each of these has its limit within the deadline of the whole, and the error says which one failed and
+//! with whom.
 
 use std::io;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
 
-use super::{ClientTls, Stream};
+use super::deadline::Deadline;
+use super::eyeballs;
+use super::lookup::look_up;
+use super::route::Hop;
+use super::tunnel;
+use super::{ClientTls, Route, Stream};
 use crate::config::Endpoint;
 
-/// For name look-up and TCP. Two SYN retransmissions (RFC 6298: 1 + 2 + 4 seconds) and a bit.
+/// For a name. The system asks its next name server after 5 s (resolv.conf(5)).
+const LOOK_UP: Duration = Duration::from_secs(10);
+
+/// For TCP. Two SYN retransmissions (RFC 6298: 1 + 2 + 4 seconds) and a bit.
 const CONNECT: Duration = Duration::from_secs(10);
 
+/// For a proxy, which itself looks up and connects.
+const TUNNEL: Duration = Duration::from_secs(15);
+
 /// For the TLS handshake.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+pub const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// How long a peer may leave sent data unacknowledged, or a keepalive unanswered: the "user timeout" that RFC 9293
+/// section 3.9.1.1 has as its default.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const UNACKNOWLEDGED: Duration = Duration::from_secs(300);
 
 /// An upstream can't be reached.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
     /// Name look-up or TCP failed.
-    #[error("no connection to {endpoint}: {source}")]
+    #[error("no connection to {to}: {why}")]
     Connect {
-        /// To where.
-        endpoint: String,
+        /// To where: the server, or the proxy that leads to it.
+        to: String,
         /// How.
-        source: io::Error,
+        why: String,
+    },
+    /// The proxy makes no tunnel.
+    #[error("no connection to {to} by the proxy {proxy}: {why}")]
+    Proxy {
+        /// To where.
+        to: String,
+        /// By whom.
+        proxy: String,
+        /// What it says.
+        why: String,
     },
     /// The TLS handshake failed: its certificate is not for its name, expired, or of an unknown issuer.
-    #[error("no TLS with {endpoint}: {source}")]
+    #[error("no TLS with {with}: {why}")]
     Tls {
         /// With whom.
-        endpoint: String,
+        with: String,
         /// How.
-        source: io::Error,
+        why: String,
     },
 }
 
-/// Connects by TCP.
-pub async fn dial(endpoint: &Endpoint) -> Result<Stream, DialError> {
-    let connect = TcpStream::connect((endpoint.host.as_str(), endpoint.port));
-    let stream = within(CONNECT, connect)
-        .await
-        .and_then(|stream| tune(&stream).map(|()| stream))
-        .map_err(|source| DialError::Connect { endpoint: endpoint.to_string(), source })?;
+/// Connects, by a proxy if the route says so.
+pub async fn dial(
+    endpoint: &Endpoint,
+    route: &Route,
+    tls: &ClientTls,
+    deadline: Deadline,
+) -> Result<Stream, DialError> {
+    let Some(hop) = route.hop_to(endpoint) else {
+        let connected = connect(&endpoint.host, endpoint.port, deadline).await;
+        return connected.map_err(|why| DialError::Connect { to: endpoint.to_string(), why });
+    };
+    let refused =
+        |why: String| DialError::Proxy { to: endpoint.to_string(), proxy: hop.to_string(), why };
+    let mut stream = reach_proxy(&hop, tls, deadline).await?;
+    let tunnel = deadline.phase(TUNNEL, tunnel::open(&mut stream, endpoint, &hop)).await;
+    tunnel
+        .unwrap_or_else(|late| Err(format!("it has not answered CONNECT {late}")))
+        .map_err(refused)?;
+    Ok(stream)
+}
+
+async fn reach_proxy(hop: &Hop, tls: &ClientTls, deadline: Deadline) -> Result<Stream, DialError> {
+    let name = || format!("the proxy {hop}");
+    let unreachable = |why: String| DialError::Connect { to: name(), why };
+    if !matches!(hop.scheme.as_str(), "http" | "https") {
+        let why = format!("it is a {} proxy, and mail goes by HTTP proxies alone", hop.scheme);
+        return Err(unreachable(why));
+    }
+    let stream = connect(&hop.host, hop.port, deadline).await.map_err(unreachable)?;
+    match hop.scheme == "https" {
+        true => encrypt(stream, &hop.host, name(), tls, deadline).await,
+        false => Ok(stream),
+    }
+}
+
+async fn connect(host: &str, port: u16, deadline: Deadline) -> Result<Stream, String> {
+    let addresses = deadline.phase(LOOK_UP, look_up(host, port)).await;
+    let late = |late| Err(format!("no name server has answered for {host} {late}"));
+    let addresses = addresses.unwrap_or_else(late)?;
+    let limit = deadline.at_most(CONNECT);
+    let connected = eyeballs::connect(addresses, limit, TcpStream::connect).await;
+    let stream = connected.map_err(|unreachable| unreachable.to_string())?;
+    tune(&stream).map_err(|error| error.to_string())?;
     Ok(Stream::Plain(stream))
 }
 
@@ -52,14 +116,27 @@ pub async fn start_tls(
     stream: Stream,
     endpoint: &Endpoint,
     tls: &ClientTls,
+    deadline: Deadline,
 ) -> Result<Stream, DialError> {
-    within(HANDSHAKE, tls.connect(stream, &endpoint.host))
-        .await
-        .map_err(|source| DialError::Tls { endpoint: endpoint.to_string(), source })
+    encrypt(stream, &endpoint.host, endpoint.to_string(), tls, deadline).await
 }
 
-async fn within<T>(limit: Duration, wait: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    timeout(limit, wait).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+async fn encrypt(
+    stream: Stream,
+    host: &str,
+    with: String,
+    tls: &ClientTls,
+    deadline: Deadline,
+) -> Result<Stream, DialError> {
+    let why = match deadline.phase(HANDSHAKE, tls.connect(stream, host)).await {
+        Ok(Ok(stream)) => return Ok(stream),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            "it has closed the connection".into()
+        }
+        Ok(Err(error)) => error.to_string(),
+        Err(late) => format!("its handshake was not done {late}"),
+    };
+    Err(DialError::Tls { with, why })
 }
 
 /// No delay for small writes, and a way to notice a peer that has vanished without a word: an idle IMAP
@@ -69,5 +146,26 @@ pub(super) fn tune(stream: &TcpStream) -> io::Result<()> {
     let keepalive = TcpKeepalive::new()
         .with_time(Duration::from_secs(120))
         .with_interval(Duration::from_secs(30));
-    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+    let socket = SockRef::from(stream);
+    socket.set_tcp_keepalive(&keepalive)?;
+    // Elsewhere a peer that vanishes with data under way is noticed when the system gives up sending it again.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_peer_that_vanishes_is_noticed_in_minutes() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        tune(&stream).unwrap();
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap() && stream.nodelay().unwrap());
+        #[cfg(target_os = "linux")]
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(UNACKNOWLEDGED));
+    }
 }

@@ -1,20 +1,37 @@
-//! Sockets: listening, dialling, TLS both ways, the relay, the HTTP client.
+//! Sockets: listening, dialling, proxies, TLS both ways, the relay, the HTTP client.
 //!
-//! Invariant: no protocol in here, only bytes; and each wait has a deadline, save the relay's.
+//! Invariant: no protocol in here, only bytes; and each wait has a deadline.
 
+mod certificate;
+mod deadline;
 mod dial;
+mod eyeballs;
+mod handshake;
 mod http;
 mod listen;
+mod lookup;
 mod pinned;
 mod relay;
+mod route;
+mod self_signed;
+mod server_tls;
+mod standstill;
 mod stream;
 mod tls;
+mod tunnel;
 mod watch;
 
-pub use dial::{DialError, dial, start_tls};
+pub use certificate::Certificate;
+pub use deadline::{Deadline, Late};
+pub use dial::{DialError, HANDSHAKE, dial, start_tls};
+pub use handshake::why_no_tls;
 pub use http::{HttpClient, HttpLimits, http_client, http_client_within};
-pub use listen::bind;
+pub use listen::{bind, inherit, unclaimed};
 pub use relay::{Relayed, relay};
+pub use route::Route;
+pub use self_signed::OwnNames;
+pub use server_tls::{CertificateSource, ServerTls};
+pub use standstill::Standstill;
 pub use stream::Stream;
-pub use tls::{ClientTls, ServerTls, TlsError};
+pub use tls::{ClientTls, TlsError};
 pub use watch::{CertificateFault, Presented, Seen};

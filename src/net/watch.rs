@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::certificate::names_of;
 use super::{ClientTls, TlsError};
 use crate::clock::Timestamp;
 
@@ -125,31 +126,15 @@ impl fmt::Debug for Watch {
 fn read(leaf: &[u8], last: &[u8], error: Option<&Error>) -> Option<Presented> {
     let (_, leaf) = X509Certificate::from_der(leaf).ok()?;
     let (_, last) = X509Certificate::from_der(last).ok()?;
-    let names = leaf.subject_alternative_name().ok().flatten();
-    let names = names.map(|names| names.value.general_names.iter().filter_map(name_of).collect());
     let time = |time: x509_parser::time::ASN1Time| Timestamp::of_unix_seconds(time.timestamp());
     Some(Presented {
         subject: leaf.subject().to_string(),
         issuer: last.issuer().to_string(),
-        names: names.unwrap_or_default(),
+        names: names_of(&leaf),
         not_before: time(leaf.validity().not_before),
         not_after: time(leaf.validity().not_after),
         fault: error.map(fault_of),
     })
-}
-
-fn name_of(name: &GeneralName<'_>) -> Option<String> {
-    match name {
-        GeneralName::DNSName(name) => Some((*name).to_owned()),
-        GeneralName::IPAddress(octets) => match **octets {
-            [a, b, c, d] => Some(std::net::Ipv4Addr::new(a, b, c, d).to_string()),
-            _ => {
-                let octets: [u8; 16] = (*octets).try_into().ok()?;
-                Some(std::net::Ipv6Addr::from(octets).to_string())
-            }
-        },
-        _ => None,
-    }
 }
 
 fn fault_of(error: &Error) -> CertificateFault {

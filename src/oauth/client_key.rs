@@ -14,6 +14,8 @@ use zeroize::Zeroizing;
 
 use crate::clock::Timestamp;
 use crate::config::{ClientCertificate, KeyFiles, SecretError};
+use crate::confine::explain;
+use crate::private_file;
 use crate::secret::Secret;
 
 /// The label of an encrypted PKCS#8 key (RFC 7468 section 11).
@@ -93,9 +95,10 @@ fn unusable(path: &Path, problem: &'static str, hint: &'static str) -> KeyError 
 }
 
 fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError> {
-    std::fs::read(path)
-        .map(Zeroizing::new)
-        .map_err(|source| KeyError::Unreadable { path: path.to_owned(), source })
+    private_file::read_regular(path).map(Zeroizing::new).map_err(|error| KeyError::Unreadable {
+        path: path.to_owned(),
+        source: explain(path, error),
+    })
 }
 
 fn pem_certificate(path: &Path) -> Result<Vec<u8>, KeyError> {

@@ -18,7 +18,7 @@ use super::error::{Refused, Trace};
 use super::request::{Form, Request};
 use super::{Principal, TokenError};
 use crate::config::App;
-use crate::net::{ClientTls, HttpClient, TlsError, http_client};
+use crate::net::{ClientTls, HttpClient, Route, TlsError, http_client};
 use crate::secret::Secret;
 use crate::vocabulary::{Cause, Resource};
 
@@ -75,10 +75,10 @@ impl HttpEndpoint {
         Self(client)
     }
 
-    /// Asks with a client of its own, which trusts what the app's provider says.
+    /// Asks with a client of its own, which trusts what the app's provider says and goes by its proxy.
     pub fn of(app: &App) -> Result<Self, TlsError> {
         let tls = ClientTls::new(app.provider.ca_file.as_deref())?;
-        http_client(&tls).map(Self)
+        http_client(&tls, &Route::new(&app.provider.proxy)?).map(Self)
     }
 
     /// Asks for a code that a person can type elsewhere (RFC 8628 section 3.1).

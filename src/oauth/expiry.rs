@@ -52,7 +52,9 @@ async fn warn_of(app: &App, store: &Store, clock: &Clock, attention: &Attention)
     match told {
         Ok(true) => {}
         Ok(false) => return,
-        Err(failure) => return warn!(account, %failure, "the store can't be written"),
+        Err(failure) => {
+            return warn!(account, failure = failure.brief(), "the store can't be written");
+        }
     }
     let reason = match stage {
         0 => format!("the client secret or certificate has ended, on {}", end.text()),

@@ -6,13 +6,14 @@
 //! | `request`, `assertion`, `client_key` | what a token request says, and how the app proves that it is itself |
 //! | `endpoint`, `error` | asking over HTTP, and what a failure means |
 //! | `principal`, `claims` | whose token it is, and what it says of itself |
-//! | `life`, `slot`, `renewal`, `tokens` | when a token is renewed, who does it, and what a login sees |
+//! | `life`, `slot`, `renewal`, `keeping`, `tokens` | when a token is renewed, who does it, where it is kept, what a login sees |
 //! | `once`, `expiry` | one renewal by hand, and warnings before a secret or certificate ends |
 //!
 //! Mail and Microsoft Graph have access tokens of their own, from the same sign-in.
 //!
-//! Invariant: at most one token request is under way per principal, whoever asks; a new refresh token is
-//! on disk before its access token is used; no failure ever throws a refresh token away.
+//! Invariant: at most one token request is under way per principal, whoever asks; a new refresh token is on disk before
+//! its access token is used, unless the store fails and the former one ends; no failure ever throws a refresh token
+//! away.
 
 mod assertion;
 mod authorize;
@@ -22,6 +23,7 @@ mod device;
 mod endpoint;
 mod error;
 mod expiry;
+mod keeping;
 mod life;
 mod once;
 mod principal;

@@ -73,6 +73,21 @@ impl Principal {
         self.to_string()
     }
 
+    /// Whether its tokens are asked for in the same way: what else the configuration says of it does not matter.
+    pub fn asks_as(&self, other: &Self) -> bool {
+        let (one, two) = (&*self.app, &*other.app);
+        let same_scopes = |resource| self.scopes(resource) == other.scopes(resource);
+        self.user == other.user
+            && self.graph == other.graph
+            && one.tenant == two.tenant
+            && one.token_url == two.token_url
+            && one.client_id == two.client_id
+            && one.credential == two.credential
+            && one.grant == two.grant
+            && one.provider.identity_url == two.provider.identity_url
+            && Resource::ALL.into_iter().all(same_scopes)
+    }
+
     /// What an access token for `resource` was asked for with. Under another configuration it is of no use.
     pub fn fingerprint(&self, resource: Resource) -> String {
         let App { token_url, client_id, .. } = &*self.app;

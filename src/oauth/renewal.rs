@@ -4,24 +4,25 @@
 //! them to one at a time, however many logins wait. Each resource has its slot; the sign-in that they come from is
 //! one.
 //!
-//! Invariant: an access token is published only when the sign-in that it came with is on disk. What is refused to
-//! one resource alone ends no sign-in.
+//! Invariant: no login waits for the store, and none fails because of it while this process lives (`keeping` has what
+//! is kept). What is refused to one resource alone ends no sign-in.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use super::keeping::State;
 use super::life::access_of;
 use super::slot::{Current, NoToken, Slot};
 use super::{AccessToken, Principal, Request, TokenEndpoint, TokenError};
 use crate::attention::{Attention, Call};
 use crate::clock::Clock;
 use crate::explain;
-use crate::store::{Saved, Store, StoreError, Token, TokenFault, Turn};
+use crate::store::{Store, TokenFault};
 use crate::vocabulary::{Cause, Resource};
 
 /// Longest sleep: the wall clock may jump meanwhile, when a laptop was suspended.
@@ -35,6 +36,22 @@ pub(super) struct Demand {
     pub(super) reply: oneshot::Sender<Result<AccessToken, NoToken>>,
 }
 
+/// What the requests of a principal are made with.
+#[derive(Clone)]
+pub(super) struct Basis {
+    pub(super) principal: Principal,
+    /// One of its mailboxes, to tell people which sign-in it is about.
+    pub(super) mailbox: String,
+    pub(super) endpoint: Arc<dyn TokenEndpoint>,
+}
+
+impl Basis {
+    /// Whether they are the same requests.
+    pub(super) fn asks_as(&self, other: &Self) -> bool {
+        self.principal.asks_as(&other.principal) && Arc::ptr_eq(&self.endpoint, &other.endpoint)
+    }
+}
+
 pub(super) struct Renewal {
     pub(super) principal: Principal,
     /// One of its mailboxes, to tell people which sign-in it is about.
@@ -45,42 +62,22 @@ pub(super) struct Renewal {
     pub(super) attention: Attention,
     /// Another process has written to the store.
     pub(super) news: Arc<Notify>,
-    state: State,
-}
-
-/// What the task knows between its steps.
-struct State {
-    mail: Slot,
-    graph: Slot,
-    /// Of the store's row that was taken over, once one was looked for.
-    revision: Option<i64>,
-    /// That row.
-    stored: Token,
-    /// Granted, by which resource's request, but not on disk yet.
-    unsaved: Option<(Resource, Token)>,
-    /// Held while this is the process that may use the refresh token: until what it brought is on disk.
-    turn: Option<Turn>,
+    /// Another configuration is in force.
+    basis: watch::Receiver<Basis>,
+    pub(super) state: State,
 }
 
 impl Renewal {
     pub(super) fn new(
-        principal: Principal,
-        mailbox: String,
-        endpoint: Arc<dyn TokenEndpoint>,
+        mut basis: watch::Receiver<Basis>,
         store: Store,
         clock: Clock,
         attention: Attention,
     ) -> Self {
-        let state = State {
-            mail: Slot::new(Resource::Mail, true),
-            graph: Slot::new(Resource::Graph, principal.graph),
-            revision: None,
-            stored: Token::default(),
-            unsaved: None,
-            turn: None,
-        };
+        let Basis { principal, mailbox, endpoint } = basis.borrow_and_update().clone();
+        let state = State::new(&principal, clock.now());
         let news = Arc::default();
-        Self { principal, mailbox, endpoint, store, clock, attention, news, state }
+        Self { principal, mailbox, endpoint, store, clock, attention, news, basis, state }
     }
 
     /// What logins see of the token for `resource`.
@@ -88,8 +85,8 @@ impl Renewal {
         Arc::clone(&self.state.slot(resource).current)
     }
 
-    /// Runs until `stop`. A request that is under way is brought to its end: what it brings may be the only
-    /// valid refresh token.
+    /// Runs until `stop`. A request that is under way is brought to its end, and what is not on disk is tried once
+    /// more: it may be the only valid refresh token.
     pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Demand>, stop: CancellationToken) {
         let news = Arc::clone(&self.news);
         self.look().await;
@@ -103,20 +100,73 @@ impl Renewal {
                 () = stop.cancelled() => {}
                 demand = inbox.recv() => match demand {
                     Some(demand) => self.meet(demand).await,
-                    None => return,
+                    None => break,
                 },
                 () = news.notified() => self.look().await,
+                Ok(()) = self.basis.changed() => self.begin_anew().await,
                 // Whatever has kept news of the store away, it keeps them no longer than this.
-                () = sleep(pause.min(LONGEST_SLEEP)) => self.look().await,
+                () = sleep(pause.min(LONGEST_SLEEP).min(self.state.unsaved_in())) => self.look().await,
             }
+        }
+        self.save_at_last().await;
+    }
+
+    /// Whether what is in memory alone can be written, and whether there is a new sign-in.
+    async fn look(&mut self) {
+        self.notice_time();
+        match self.save_unsaved().await {
+            Ok(()) => self.peek().await,
+            Err(failure) => self.note_failure(Resource::Mail, failure).await,
+        }
+        if self.state.unsaved.is_none() {
+            self.state.turn = None;
+        }
+    }
+
+    /// Looks for a new sign-in.
+    async fn peek(&mut self) {
+        if let Err(failure) = self.load().await {
+            self.note_failure(Resource::Mail, failure).await;
+        }
+    }
+
+    /// The clock was set, or the machine has slept: pauses of before mean nothing.
+    fn notice_time(&mut self) {
+        if self.state.time.has_jumped(self.clock.now()) {
+            info!(principal = %self.principal, "the clock has jumped: tokens are judged anew");
+            self.state.slots().into_iter().for_each(Slot::begin_anew);
+        }
+    }
+
+    /// Under another configuration. What was published stays if it was asked for in the same way; nothing that went
+    /// wrong counts any more.
+    async fn begin_anew(&mut self) {
+        let basis = self.basis.borrow_and_update().clone();
+        self.state.graph.keep(basis.principal.graph);
+        (self.principal, self.mailbox, self.endpoint) =
+            (basis.principal, basis.mailbox, basis.endpoint);
+        for slot in self.state.slots() {
+            slot.begin_anew();
+        }
+        if self.state.unsaved.is_none() {
+            // As at a start.
+            self.state.revision = None;
+            self.look().await;
         }
     }
 
     async fn meet(&mut self, Demand { resource, other_than, reply }: Demand) {
         let wanted =
             |task: &Self| task.state.slot(resource).other_than(other_than, task.clock.now());
+        self.notice_time();
+        if wanted(self).is_none() {
+            self.serve(resource);
+        }
         if wanted(self).is_none() && self.may_try(resource) {
             self.renew(resource).await;
+        }
+        if wanted(self).is_none() {
+            self.serve(resource);
         }
         let answer = wanted(self).ok_or_else(|| {
             let waiting = || NoToken::ForNow("there is no token yet".into());
@@ -139,9 +189,6 @@ impl Renewal {
 
     /// When the next renewal is due, and which; `None` if only a person can bring one about.
     fn due_in(&self) -> Option<(Duration, Resource)> {
-        if let Some((resource, _)) = self.state.unsaved {
-            return Some((self.state.slot(resource).held(), resource));
-        }
         let now = self.clock.now();
         let open = Resource::ALL.into_iter().filter(|resource| !self.is_over(*resource));
         let due =
@@ -169,13 +216,9 @@ impl Renewal {
 
     async fn try_renew(&mut self, resource: Resource) -> Result<(), TokenError> {
         let former = self.state.slot(resource).generation();
-        if let Some((brought, token)) = self.state.unsaved.take() {
-            self.save(brought, self.state.revision.unwrap_or_default(), token).await?;
-            if brought == resource {
-                return Ok(());
-            }
-            self.note_success(brought).await;
-        } else {
+        self.save_unsaved().await?;
+        // Of what is not on disk it has the turn already.
+        if self.state.turn.is_none() {
             self.take_turn().await?;
         }
         self.load().await?;
@@ -203,7 +246,10 @@ impl Renewal {
                 return Err(TokenError::transient(reason));
             }
             // Where nothing can be locked, nothing else can be written either: the other one is as stuck.
-            Err(failure) => warn!(principal = %self.principal, %failure, "renewed without a lock"),
+            Err(failure) => {
+                let failure = failure.brief();
+                warn!(principal = %self.principal, failure, "renewed without a lock");
+            }
         }
         Ok(())
     }
@@ -227,7 +273,7 @@ impl Renewal {
     async fn request(&mut self, resource: Resource) -> Result<(), TokenError> {
         let seen = self.state.revision.unwrap_or_default();
         let (endpoint, principal) = (Arc::clone(&self.endpoint), self.principal.clone());
-        let mut token = self.state.stored.clone();
+        let mut token = self.state.newest().clone();
         let former = token.refresh_token.clone();
         let scopes = principal.scopes(resource);
         let request = Request::renewal(&principal, resource, former.as_ref())?;
@@ -239,7 +285,8 @@ impl Renewal {
             loop {
                 tokio::select! {
                     answer = &mut asked => break answer,
-                    () = news.notified() => self.look().await,
+                    // What is written now would make a revision by which the answer seems to be of a former sign-in.
+                    () = news.notified() => self.peek().await,
                 }
             }
         };
@@ -255,80 +302,11 @@ impl Renewal {
         let ends_at = access.expires_at;
         *token.access_mut(resource) = Some(access);
         token.refresh_token = answer.refresh_token.or(former);
-        self.save(resource, seen, token).await?;
+        self.save(token).await?;
         match ends_at > self.clock.now() {
             true => Ok(()),
             false => Err(TokenError::transient("the token endpoint gives tokens without a life")),
         }
-    }
-
-    /// Writes what replaces the store's revision `seen`, then publishes it.
-    async fn save(
-        &mut self,
-        resource: Resource,
-        seen: i64,
-        token: Token,
-    ) -> Result<(), TokenError> {
-        match self.store.save_token(&self.principal.key(), seen, &token).await {
-            Ok(Saved::Written(revision)) => self.state.revision = Some(revision),
-            Ok(Saved::Newer) => return self.load().await,
-            Err(failure) if token.refresh_token == self.state.stored.refresh_token => {
-                // Nothing that the next request would not bring again.
-                warn!(principal = %self.principal, %failure, "the token is not stored");
-            }
-            Err(failure) => {
-                self.state.unsaved = Some((resource, token));
-                return Err(TokenError::transient(failure.to_string()));
-            }
-        }
-        self.adopt(token);
-        Ok(())
-    }
-
-    /// Takes over what the store has, if it is new.
-    async fn load(&mut self) -> Result<(), TokenError> {
-        let failed = |failure: StoreError| TokenError::transient(failure.to_string());
-        let (token, revision) = self.store.token(&self.principal.key()).await.map_err(failed)?;
-        if self.state.revision == Some(revision) {
-            return Ok(());
-        }
-        self.state.revision = Some(revision);
-        self.state.unsaved = None;
-        for slot in self.state.slots() {
-            slot.forget_trouble();
-        }
-        self.adopt(token.unwrap_or_default());
-        if self.nobody() {
-            let reason = "nobody has signed in yet";
-            self.state.graph.trouble = Some(NoToken::SignInNeeded(reason.into()));
-            return Err(TokenError::permanent(reason, Cause::SignIn));
-        }
-        Ok(())
-    }
-
-    /// Whether a person has to sign in first.
-    fn nobody(&self) -> bool {
-        self.principal.app.grant.is_delegated() && self.state.stored == Token::default()
-    }
-
-    /// Looks for a new sign-in. If the store can't be read just now, the next look is soon enough.
-    async fn look(&mut self) {
-        match self.load().await {
-            Ok(()) => {}
-            Err(TokenError::Transient { reason, .. }) => {
-                warn!(principal = %self.principal, reason, "the store can't be read");
-            }
-            Err(failure) => self.note_failure(Resource::Mail, failure).await,
-        }
-    }
-
-    fn adopt(&mut self, token: Token) {
-        for slot in self.state.slots() {
-            let fingerprint = self.principal.fingerprint(slot.resource);
-            let access = token.access_to(slot.resource);
-            slot.adopt(access.filter(|access| access.fingerprint == fingerprint));
-        }
-        self.state.stored = token;
     }
 
     async fn note_success(&mut self, resource: Resource) {
@@ -338,7 +316,8 @@ impl Renewal {
             false => debug!(%principal, %resource, "token renewed"),
         }
         if let Err(failure) = self.store.clear_fault(&principal.key(), resource).await {
-            warn!(%principal, %failure, "the store can't be written");
+            let failure = failure.brief();
+            debug!(%principal, failure, "the store can't be written");
         }
     }
 
@@ -373,28 +352,11 @@ impl Renewal {
                 },
             }),
             Ok(false) => {}
-            Err(failure) => warn!(%principal, %failure, "the store can't be written"),
+            Err(failure) => {
+                let failure = failure.brief();
+                debug!(%principal, failure, "the store can't be written");
+            }
         }
-    }
-}
-
-impl State {
-    fn slot(&self, resource: Resource) -> &Slot {
-        match resource {
-            Resource::Mail => &self.mail,
-            Resource::Graph => &self.graph,
-        }
-    }
-
-    fn slot_mut(&mut self, resource: Resource) -> &mut Slot {
-        match resource {
-            Resource::Mail => &mut self.mail,
-            Resource::Graph => &mut self.graph,
-        }
-    }
-
-    fn slots(&mut self) -> [&mut Slot; 2] {
-        [&mut self.mail, &mut self.graph]
     }
 }
 

@@ -14,17 +14,18 @@ use crate::clock::Timestamp;
 use crate::store::StoredToken;
 use crate::vocabulary::Resource;
 
-/// Pauses after transient failures. The longest is what a healed outage may still cost.
+/// Pauses of the background after transient failures. Nobody waits for it: a login that does has it tried at once.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
 /// Least pause between background requests that go well, for tokens whose life is next to nothing and an
 /// endpoint that always wants them renewed.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// After a failure a waiting login may have it tried again this soon, so that logins in a row don't
-/// become requests in a row.
-const DEMAND_PAUSE: Duration = Duration::from_secs(1);
+/// After a failure a waiting login may have it tried again this soon, so that logins in a row don't become requests
+/// in a row. The longest is what a healed outage may still cost a client that comes all the time.
+const FIRST_DEMAND_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_DEMAND_PAUSE: Duration = Duration::from_secs(3);
 
 /// A resource that is refused by itself is tried again: an administrator's consent comes without a new sign-in.
 /// In the background, and for who waits.
@@ -51,9 +52,12 @@ pub(super) struct Slot {
     /// Renewed in the background, also when nobody asks for it.
     kept: bool,
     pub(super) current: Current,
+    /// A newer one, whose sign-in is not on disk yet.
+    held_back: Option<AccessToken>,
     generation: u64,
     pub(super) trouble: Option<NoToken>,
     backoff: Backoff,
+    demand_backoff: Backoff,
     /// No background try before. Like the next not by the wall clock, which may be set.
     retry_at: Option<Instant>,
     /// No try at all before.
@@ -66,12 +70,19 @@ impl Slot {
             resource,
             kept,
             current: Current::default(),
+            held_back: None,
             generation: 0,
             trouble: None,
             backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
+            demand_backoff: Backoff::new(FIRST_DEMAND_PAUSE, LONGEST_DEMAND_PAUSE),
             retry_at: None,
             hold_until: None,
         }
+    }
+
+    /// Whether it is renewed in the background from now on.
+    pub(super) fn keep(&mut self, kept: bool) {
+        self.kept = kept;
     }
 
     pub(super) fn is_refused(&self) -> bool {
@@ -85,7 +96,7 @@ impl Slot {
 
     /// When the next renewal is due, if it is in the background.
     pub(super) fn due_in(&self, now: Timestamp) -> Option<Duration> {
-        let wanted = match self.published() {
+        let wanted = match self.newest() {
             _ if !self.kept => return None,
             Some(token) if token.is_alive(now) => token.renew_at().saturating_since(now),
             _ => Duration::ZERO,
@@ -94,7 +105,7 @@ impl Slot {
     }
 
     /// How long the background waits in any case.
-    pub(super) fn held(&self) -> Duration {
+    fn held(&self) -> Duration {
         let held = self.retry_at.map(|at| at.saturating_duration_since(Instant::now()));
         held.unwrap_or_default()
     }
@@ -113,7 +124,7 @@ impl Slot {
     /// Whether somebody else has brought a token since this generation, which need not be renewed yet.
     pub(super) fn is_young_since(&self, generation: u64, now: Timestamp) -> bool {
         let young = |token: AccessToken| token.is_alive(now) && token.renew_at() > now;
-        self.generation != generation && self.published().is_some_and(young)
+        self.generation != generation && self.newest().is_some_and(young)
     }
 
     pub(super) fn generation(&self) -> u64 {
@@ -122,17 +133,47 @@ impl Slot {
 
     /// Publishes what is stored, unless that is what it has: another resource's renewal makes no new generation.
     pub(super) fn adopt(&mut self, stored: Option<&StoredToken>) {
-        let published = self.published();
-        if published.zip(stored).is_some_and(|(token, stored)| token.is(stored)) {
-            return;
+        match stored {
+            Some(stored) => {
+                self.hold_back(stored);
+                self.serve();
+            }
+            None => {
+                self.held_back = None;
+                self.generation += u64::from(self.published().is_some());
+                self.publish(None);
+            }
         }
-        self.generation += 1;
-        self.publish(stored.map(|stored| AccessToken::new(self.generation, stored)));
+    }
+
+    /// Keeps one that is newer than what it has until it is on disk, or needed.
+    pub(super) fn hold_back(&mut self, newer: &StoredToken) {
+        if self.newest().is_none_or(|token| !token.is(newer)) {
+            self.generation += 1;
+            self.held_back = Some(AccessToken::new(self.generation, newer));
+        }
+    }
+
+    /// Publishes what is held back; whether there was something.
+    pub(super) fn serve(&mut self) -> bool {
+        let next = self.held_back.take();
+        let some = next.is_some();
+        if some {
+            self.publish(next);
+        }
+        some
+    }
+
+    /// The same, once what is published has little life left.
+    pub(super) fn serve_if_needed(&mut self, now: Timestamp) -> bool {
+        let fresh = self.published().is_some_and(|token| token.is_fresh(now));
+        !fresh && self.serve()
     }
 
     /// Whether that ends a trouble.
     pub(super) fn note_success(&mut self) -> bool {
         self.backoff.reset();
+        self.demand_backoff.reset();
         self.retry_at = Some(Instant::now() + SHORTEST_PAUSE);
         self.hold_until = None;
         self.trouble.take().is_some()
@@ -145,7 +186,7 @@ impl Slot {
             TokenError::Transient { retry_after, .. } => {
                 let asked = retry_after.unwrap_or_default();
                 self.retry_at = Some(now + self.backoff.pause().max(asked));
-                self.hold_until = Some(now + DEMAND_PAUSE.max(asked));
+                self.hold_until = Some(now + self.demand_backoff.pause().max(asked));
                 NoToken::ForNow(reason)
             }
             TokenError::Permanent { .. } => {
@@ -165,6 +206,18 @@ impl Slot {
             (self.retry_at, self.hold_until) = (None, None);
         }
         self.trouble = None;
+    }
+
+    /// Forgets what went wrong. Another configuration is in force; or the clock was set, or the machine has slept: what
+    /// was out of order may be no more, and a refusal may have been of an assertion with the wrong time.
+    pub(super) fn begin_anew(&mut self) {
+        self.backoff.reset();
+        self.demand_backoff.reset();
+        (self.retry_at, self.hold_until, self.trouble) = (None, None, None);
+    }
+
+    fn newest(&self) -> Option<AccessToken> {
+        self.held_back.clone().or_else(|| self.published())
     }
 
     fn published(&self) -> Option<AccessToken> {

@@ -4,15 +4,15 @@
 //! request that is under way. For a better token than a usable one it waits but a moment.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::renewal::{Demand, Renewal};
+use super::renewal::{Basis, Demand, Renewal};
 use super::slot::Current;
 use super::{AccessToken, NoToken, Principal, TokenEndpoint};
 use crate::attention::Attention;
@@ -38,8 +38,12 @@ const NO_MORE_FORCED: Duration = Duration::from_secs(5);
 
 /// The tokens of all principals.
 pub struct Tokens {
+    store: Store,
     clock: Clock,
-    tasks: HashMap<String, Task>,
+    attention: Attention,
+    tracker: TaskTracker,
+    stop: CancellationToken,
+    tasks: RwLock<HashMap<String, Arc<Task>>>,
     /// Doors at which a renewed token was rejected too, and when.
     hopeless: Mutex<HashMap<Door, Instant>>,
 }
@@ -47,12 +51,13 @@ pub struct Tokens {
 /// A mailbox, and by which protocol; none: by Microsoft Graph.
 type Door = (String, Option<Protocol>);
 
-/// A principal's tokens and the way to its task.
+/// A principal's tokens and the way to its task, which ends when this is gone.
 struct Task {
     mail: Current,
     graph: Current,
     news: Arc<Notify>,
     inbox: mpsc::Sender<Demand>,
+    basis: watch::Sender<Basis>,
 }
 
 impl Tokens {
@@ -66,27 +71,71 @@ impl Tokens {
         tracker: &TaskTracker,
         stop: &CancellationToken,
     ) -> Self {
-        let mut tasks = HashMap::new();
+        let tokens = Self::new(store, clock, attention, tracker, stop);
+        tokens.set(accounts, endpoint);
+        tokens
+    }
+
+    /// Of no principals yet.
+    pub fn new(
+        store: &Store,
+        clock: &Clock,
+        attention: &Attention,
+        tracker: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> Self {
+        Self {
+            store: store.clone(),
+            clock: clock.clone(),
+            attention: attention.clone(),
+            tracker: tracker.clone(),
+            stop: stop.clone(),
+            tasks: RwLock::default(),
+            hopeless: Mutex::default(),
+        }
+    }
+
+    /// Has the principals of `accounts` from now on. Those that ask as before keep their task, with its token and its
+    /// pauses; the others begin anew, when a request of theirs that is under way has come to its end.
+    pub fn set(
+        &self,
+        accounts: &[Arc<Account>],
+        endpoint: impl Fn(&Principal) -> Arc<dyn TokenEndpoint>,
+    ) {
+        let mut bases = HashMap::new();
         for account in accounts {
-            let principal = Principal::among(accounts, account);
-            tasks.entry(principal.key()).or_insert_with(|| {
-                let (sender, inbox) = mpsc::channel(WAITING);
+            let key = Principal::of(account).key();
+            bases.entry(key).or_insert_with(|| {
+                let principal = Principal::among(accounts, account);
                 let endpoint = endpoint(&principal);
-                let mailbox = account.mailbox.clone();
-                let (store, clock) = (store.clone(), clock.clone());
-                let renewal =
-                    Renewal::new(principal, mailbox, endpoint, store, clock, attention.clone());
-                let task = Task {
-                    mail: renewal.current(Resource::Mail),
-                    graph: renewal.current(Resource::Graph),
-                    news: Arc::clone(&renewal.news),
-                    inbox: sender,
-                };
-                tracker.spawn(renewal.run(inbox, stop.clone()));
-                task
+                Basis { principal, mailbox: account.mailbox.clone(), endpoint }
             });
         }
-        Self { clock: clock.clone(), tasks, hopeless: Mutex::default() }
+        let mut tasks = self.tasks.write().unwrap_or_else(PoisonError::into_inner);
+        // Those that are not in it end.
+        tasks.retain(|key, _| bases.contains_key(key));
+        for (key, basis) in bases {
+            match tasks.get(&key) {
+                Some(task) => task.set(basis),
+                None => drop(tasks.insert(key, Arc::new(self.begin(basis)))),
+            }
+        }
+    }
+
+    fn begin(&self, basis: Basis) -> Task {
+        let (sender, inbox) = mpsc::channel(WAITING);
+        let (basis, changes) = watch::channel(basis);
+        let (store, clock) = (self.store.clone(), self.clock.clone());
+        let renewal = Renewal::new(changes, store, clock, self.attention.clone());
+        let task = Task {
+            mail: renewal.current(Resource::Mail),
+            graph: renewal.current(Resource::Graph),
+            news: Arc::clone(&renewal.news),
+            inbox: sender,
+            basis,
+        };
+        self.tracker.spawn(renewal.run(inbox, self.stop.clone()));
+        task
     }
 
     /// A token for the mailbox of `account`, for IMAP, POP3 and SMTP.
@@ -154,7 +203,8 @@ impl Tokens {
 
     /// Another process has written to the store.
     pub fn store_changed(&self) {
-        for task in self.tasks.values() {
+        let tasks = self.tasks.read().unwrap_or_else(PoisonError::into_inner);
+        for task in tasks.values() {
             task.news.notify_one();
         }
     }
@@ -177,12 +227,22 @@ impl Tokens {
         self.hopeless.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn task(&self, account: &Account) -> Result<&Task, NoToken> {
-        self.tasks.get(&Principal::of(account).key()).ok_or(NoToken::Stopping)
+    /// None: its account has left the configuration.
+    fn task(&self, account: &Account) -> Result<Arc<Task>, NoToken> {
+        let tasks = self.tasks.read().unwrap_or_else(PoisonError::into_inner);
+        tasks.get(&Principal::of(account).key()).cloned().ok_or(NoToken::Stopping)
     }
 }
 
 impl Task {
+    fn set(&self, basis: Basis) {
+        self.basis.send_if_modified(|former| {
+            let changed = !former.asks_as(&basis);
+            *former = basis;
+            changed
+        });
+    }
+
     fn current(&self, resource: Resource) -> Option<AccessToken> {
         let current = match resource {
             Resource::Mail => &self.mail,

@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument, info, warn};
 
 use super::courier::Courier;
+use super::current::Current;
 use super::entry::Entry;
 use super::error::SpoolError;
 use super::files::Stamp;
@@ -69,8 +70,11 @@ pub struct OutboxParts {
 }
 
 /// The way to the delivery. Clones lead to the same.
-#[derive(Clone, Debug)]
-pub struct Outbox(mpsc::UnboundedSender<Signal>);
+#[derive(Clone)]
+pub struct Outbox {
+    events: mpsc::UnboundedSender<Signal>,
+    current: Arc<Current>,
+}
 
 /// What the dispatcher is told.
 pub(super) enum Signal {
@@ -80,6 +84,8 @@ pub(super) enum Signal {
     NotTaken(String),
     /// Something has changed that may have been a reason to wait.
     Wake,
+    /// Another configuration is in force.
+    Changed,
     /// A worker is done with a message, and has none.
     Done {
         /// Which one.
@@ -103,12 +109,12 @@ impl Outbox {
     pub fn start(parts: OutboxParts) -> Self {
         let (events, inbox) = mpsc::unbounded_channel();
         let OutboxParts { config, spool, couriers, clock, attention, tracker, stop, cut } = parts;
-        let report = Report::new(Arc::clone(&config), spool.clone(), clock.clone(), attention);
         let queue = Queue::new(&config.spool);
+        let current = Arc::new(Current::new(config, couriers));
+        let report = Report::new(Arc::clone(&current), spool.clone(), clock.clone(), attention);
         let shared = Shared {
-            config,
+            current: Arc::clone(&current),
             spool,
-            couriers,
             clock,
             report,
             events: events.clone(),
@@ -127,23 +133,29 @@ impl Outbox {
             read_at: None,
         };
         tracker.spawn(dispatcher.run(inbox));
-        Self(events)
+        Self { events, current }
+    }
+
+    /// Delivers by another configuration from now on: what is under way goes on as it has begun.
+    pub fn set(&self, config: Arc<Config>, couriers: Couriers) {
+        self.current.set(config, couriers);
+        let _ = self.events.send(Signal::Changed);
     }
 
     /// The spool has this message now.
     pub fn arrived(&self, entry: Entry) {
         // Behind a stop nobody listens, and the next start finds it.
-        let _ = self.0.send(Signal::Arrived(Box::new(entry)));
+        let _ = self.events.send(Signal::Arrived(Box::new(entry)));
     }
 
     /// The spool could not take a message: a person is told.
     pub fn not_taken(&self, error: &SpoolError) {
-        let _ = self.0.send(Signal::NotTaken(error.to_string()));
+        let _ = self.events.send(Signal::NotTaken(error.to_string()));
     }
 
     /// A sign-in or the like has changed: what waits for a person is tried now.
     pub fn wake(&self) {
-        let _ = self.0.send(Signal::Wake);
+        let _ = self.events.send(Signal::Wake);
     }
 }
 
@@ -174,6 +186,8 @@ impl Dispatcher {
             return;
         };
         let lock = Arc::new(lock);
+        // It may have changed while another process delivered.
+        self.queue.set(&self.shared.current.get().config.spool);
         let mut watch = interval(WATCH);
         watch.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
@@ -210,6 +224,10 @@ impl Dispatcher {
                 self.give_out(&mailbox, lock);
             }
             Signal::NotTaken(why) => self.shared.report.not_taken(&why),
+            Signal::Changed => {
+                self.queue.set(&self.shared.current.get().config.spool);
+                self.take(Signal::Wake, lock);
+            }
             Signal::Wake => {
                 self.shared.closed().clear();
                 self.queue.try_now();
@@ -346,7 +364,7 @@ impl Dispatcher {
     }
 
     fn limit(&self, mailbox: &str) -> usize {
-        let account = self.shared.config.account(mailbox);
+        let account = self.shared.current.get().config.account(mailbox);
         let limit = account.map_or(Some(1), |account| account.limits.connections);
         usize::try_from(limit.unwrap_or(PARALLEL).max(1)).unwrap_or(1)
     }

@@ -41,11 +41,12 @@ pub enum SpoolError {
 }
 
 impl SpoolError {
-    /// An error of the system's at this file. A disk that is full is [`SpoolError::Full`].
+    /// An error of the system's at this file. A disk that is full is [`SpoolError::Full`], and so is a limit of the
+    /// process for the size of its files.
     pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
-        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
         move |source| match source.kind() {
-            StorageFull | QuotaExceeded => Self::Full { why: source.to_string() },
+            StorageFull | QuotaExceeded | FileTooLarge => Self::Full { why: source.to_string() },
             _ => Self::Io { path: path.to_owned(), source },
         }
     }

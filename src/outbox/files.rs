@@ -85,7 +85,7 @@ impl Files {
     pub(super) fn make_folders(&self, state_dir: &Path) -> Result<(), SpoolError> {
         let folders = [&self.root, &self.incoming.path, &self.queue.path, &self.failed.path];
         for folder in folders {
-            private_file::ensure_folder(folder)?;
+            private_file::ensure_own_folder(folder)?;
             close_to_others(folder).map_err(SpoolError::at(folder))?;
         }
         for folder in [state_dir, &self.root] {
@@ -182,7 +182,7 @@ impl Files {
     /// Without its progress.
     fn entry(&self, place: Place, id: &str) -> Result<Entry, SpoolError> {
         let path = self.folder(place).file(id);
-        let read = File::open(&path).and_then(|file| Entry::read(id, &file));
+        let read = private_file::open(&path).and_then(|file| Entry::read(id, &file));
         match read {
             Ok(Ok(entry)) => Ok(entry),
             Ok(Err(why)) => Err(SpoolError::Damaged { id: id.to_owned(), why }),
@@ -256,7 +256,7 @@ impl Files {
         }
         for place in [Place::Queue, Place::Failed, Place::Queue] {
             let path = self.folder(place).file(id);
-            match File::open(&path) {
+            match private_file::open(&path) {
                 Ok(file) => return Ok((file, path)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(SpoolError::at(&path)(error)),
@@ -273,7 +273,7 @@ impl Files {
     /// read may be.
     fn progress(&self, place: Place, id: &str) -> Result<Progress, SpoolError> {
         let path = self.side(place, id, PROGRESS);
-        let octets = match std::fs::read(&path) {
+        let octets = match folder::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Progress::default()),
             read => read.map_err(SpoolError::at(&path))?,
         };
@@ -297,7 +297,7 @@ impl Files {
     }
 
     pub(super) fn begun(&self, id: &str) -> Option<String> {
-        std::fs::read_to_string(self.side(Place::Queue, id, BEGUN)).ok()
+        String::from_utf8(folder::read(&self.side(Place::Queue, id, BEGUN)).ok()?).ok()
     }
 
     pub(super) fn mark_now(&self, id: &str) -> Result<(), SpoolError> {
@@ -346,7 +346,7 @@ impl Files {
         let path = self.root.join("changed");
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.stamp();
-        let written = folder::shared_file().open(&path);
+        let written = private_file::open_shared(&path).map_err(io::Error::from);
         let written = written.and_then(|mut file| io::Write::write_all(&mut file, b"."));
         if let Err(error) = written {
             warn!(path = %path.display(), %error, "a running gatepost can't be told of a change");

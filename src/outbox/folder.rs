@@ -4,10 +4,12 @@
 //! all of them, because the system tells of a lost write once only.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+
+use crate::private_file;
 
 /// A folder whose names must last.
 #[derive(Debug)]
@@ -64,20 +66,16 @@ pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
 
 /// For a new file that only its owner may read.
 pub(super) fn new_file() -> OpenOptions {
-    let mut options = OpenOptions::new();
+    let mut options = private_file::options();
     options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options
 }
 
-/// For a file that only its owner may read, which is made if there is none, and added to.
-pub(super) fn shared_file() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.append(true).create(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options
+/// All of a small file.
+pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut octets = Vec::new();
+    private_file::open(path)?.read_to_end(&mut octets)?;
+    Ok(octets)
 }
 
 /// Puts a small file in the place of the former one, whole or not at all. `lasting`: its octets are synced before;

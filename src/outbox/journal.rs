@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::entry::{Entry, normalized};
-use super::folder::shared_file;
+use super::folder;
 use crate::clock::Timestamp;
+use crate::private_file;
 
 /// A file that has more is put aside, and the one put aside before is gone.
 const LONGEST: u64 = 1 << 20;
@@ -83,10 +84,10 @@ impl Journal {
     fn append(&self, event: &Event) -> io::Result<()> {
         let mut line = serde_json::to_vec(event)?;
         line.push(b'\n');
-        let mut file = shared_file().open(&self.path)?;
+        let mut file = private_file::open_shared(&self.path)?;
         if file.metadata()?.len() > LONGEST {
             std::fs::rename(&self.path, self.former())?;
-            file = shared_file().open(&self.path)?;
+            file = private_file::open_shared(&self.path)?;
         }
         file.write_all(&line)
     }
@@ -101,7 +102,7 @@ impl Journal {
     pub fn delivered_since(&self, at: Timestamp) -> Vec<Event> {
         let mut events: Vec<_> = [&self.path, &self.former()]
             .into_iter()
-            .filter_map(|path| std::fs::read(path).ok())
+            .filter_map(|path| folder::read(path).ok())
             .flat_map(|text| {
                 backwards(&text).take_while(|event| event.at >= at).collect::<Vec<_>>()
             })
@@ -117,7 +118,7 @@ impl Journal {
 }
 
 fn last_of(path: &Path, id: &str) -> Option<Event> {
-    let text = std::fs::read(path).ok()?;
+    let text = folder::read(path).ok()?;
     backwards(&text).find(|event| event.id == id)
 }
 

@@ -2,12 +2,12 @@
 //!
 //! Invariant: nothing that was accepted is cleared away, and nothing that somebody may still be at work with.
 
-use std::fs::File;
 use std::path::Path;
 
 use tracing::debug;
 
 use super::files::Files;
+use crate::private_file;
 
 /// How old a leftover is before it is cleared away, in milliseconds: whoever made it would have gone on by then.
 const LEFTOVER: i64 = 10 * 60 * 1000;
@@ -37,7 +37,7 @@ impl Files {
 
 /// Whether no process writes it: whoever does has it locked.
 fn is_free(path: &Path) -> bool {
-    File::open(path).is_ok_and(|file| file.try_lock().is_ok())
+    private_file::open(path).is_ok_and(|file| file.try_lock().is_ok())
 }
 
 /// In milliseconds.

@@ -7,7 +7,7 @@
 //! | `spool`, `files`, `folder`, `listing`, `room`, `leftovers` | the spool on the disk |
 //! | `entry`, `content`, `journal`, `summary`, `hand` | what it holds, for the delivery and for people |
 //! | `mend`, `straighten`, `header`, `address` | senders and headers, put right |
-//! | `dispatch`, `queue`, `worker`, `settle` | what goes when, and what comes of it |
+//! | `dispatch`, `current`, `queue`, `worker`, `settle` | what goes when, by which configuration, and what comes of it |
 //! | `courier`, `begun` | what a way to the provider does, tells, and would have to take back |
 //! | `smtp` | the way by SMTP |
 //! | `graph` | the way by Microsoft Graph |
@@ -23,6 +23,7 @@ mod begun;
 mod bounce;
 mod content;
 mod courier;
+mod current;
 mod decode;
 mod dispatch;
 mod entry;

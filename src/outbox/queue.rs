@@ -100,6 +100,11 @@ impl Queue {
         }
     }
 
+    /// Goes by other settings from now on.
+    pub(super) fn set(&mut self, settings: &SpoolSettings) {
+        self.settings.clone_from(settings);
+    }
+
     /// A message was accepted.
     pub(super) fn arrived(&mut self, entry: Entry) {
         if !self.left.ids.contains(&entry.id) {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tracing::{debug, error, info, warn};
 
 use super::bounce::{Bounce, Failure, MAX_HEADER, bounce, is_refusal};
+use super::current::Current;
 use super::entry::{Entry, Source};
 use super::queue::{Held, Hold};
 use super::smtp::remedy;
@@ -18,7 +19,7 @@ use super::spool::Spool;
 use super::summary::messages;
 use crate::attention::{Attention, Call};
 use crate::clock::{Clock, Timestamp};
-use crate::config::{Config, SenderRule};
+use crate::config::SenderRule;
 use crate::explain::split_hint;
 use crate::protocol::{Envelope, Recipient};
 
@@ -36,7 +37,7 @@ const DEVICE: &str = "gatepost";
 
 /// See the module.
 pub(super) struct Report {
-    config: Arc<Config>,
+    current: Arc<Current>,
     spool: Spool,
     clock: Clock,
     attention: Attention,
@@ -63,13 +64,13 @@ struct Told {
 
 impl Report {
     pub(super) fn new(
-        config: Arc<Config>,
+        current: Arc<Current>,
         spool: Spool,
         clock: Clock,
         attention: Attention,
     ) -> Self {
         let (told, reported, not_taken_at) = Default::default();
-        Self { config, spool, clock, attention, told, reported, not_taken_at }
+        Self { current, spool, clock, attention, told, reported, not_taken_at }
     }
 
     /// A message has failed: its `refused` tell for whom and why. The bounce, if there is one.
@@ -105,7 +106,8 @@ impl Report {
         let now = self.clock.now();
         {
             let mut told_at = self.not_taken_at.lock().unwrap_or_else(PoisonError::into_inner);
-            if told_at.is_some_and(|at| now.saturating_since(at) < CALL_AGAIN) {
+            // Set back, the clock keeps nobody from being called.
+            if told_at.is_some_and(|at| at <= now && now.saturating_since(at) < CALL_AGAIN) {
                 return;
             }
             *told_at = Some(now);
@@ -195,7 +197,7 @@ impl Report {
 
     /// To the account's `notify` address, by the same mailbox.
     async fn bounce(&self, entry: &Entry) -> Option<Entry> {
-        let account = self.config.account(&entry.mailbox)?;
+        let account = self.current.get().config.account(&entry.mailbox)?;
         let notify = account.notify.as_deref().filter(|_| !entry.bounce)?;
         let header = match self.spool.header(entry, MAX_HEADER).await {
             Ok(header) => header,

@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Span, debug, error, field, info, info_span, warn};
 
 use super::courier::Verdict;
-use super::dispatch::{Couriers, Signal};
+use super::current::Current;
+use super::dispatch::Signal;
 use super::entry::Entry;
 use super::error::SpoolError;
 use super::queue::{self, Held};
@@ -21,7 +22,7 @@ use super::report::Report;
 use super::smtp::remedy;
 use super::spool::Spool;
 use crate::clock::{Clock, Timestamp};
-use crate::config::{Account, Config};
+use crate::config::Account;
 use crate::protocol::Recipient;
 use crate::vocabulary::Way;
 
@@ -36,9 +37,8 @@ const DISK_AGAIN: Duration = Duration::from_secs(60);
 
 /// What all workers share.
 pub(super) struct Shared {
-    pub(super) config: Arc<Config>,
+    pub(super) current: Arc<Current>,
     pub(super) spool: Spool,
-    pub(super) couriers: Couriers,
     pub(super) clock: Clock,
     pub(super) report: Report,
     pub(super) events: mpsc::UnboundedSender<Signal>,
@@ -97,7 +97,7 @@ impl Shared {
         if whole {
             return self.finish(entry, &said).await;
         }
-        let next = queue::next_try(&self.config.spool, &entry, now);
+        let next = queue::next_try(&self.current.get().config.spool, &entry, now);
         entry.progress.next_try = next.filter(|_| !entry.remaining().is_empty());
         match self.spool.note(&entry, taken || refused).await {
             Ok(()) => {}
@@ -119,7 +119,7 @@ impl Shared {
 
     /// It has waited for too long.
     async fn give_up(&self, mut entry: Entry) -> Ending {
-        let days = humantime::format_duration(self.config.spool.give_up);
+        let days = humantime::format_duration(self.current.get().config.spool.give_up);
         let last = entry.progress.last_error.as_deref().unwrap_or("it was not tried");
         // RFC 3463 section 3.5: delivery time expired.
         let said = format!("4.4.7 not delivered within {days}; at last: {last}");

@@ -17,13 +17,13 @@ use super::content::Content;
 use super::entry::{self, Damaged, Entry, Place};
 use super::error::SpoolError;
 use super::files::{Files, Stamp, Survey};
-use super::folder::shared_file;
 use super::header::end_of_header;
 use super::journal::{Journal, What};
 use super::listing::{Listing, NOW, PROGRESS};
 use super::room::Room;
 use crate::clock::Clock;
 use crate::config::SpoolSettings;
+use crate::private_file;
 
 /// The folder in the state folder.
 const FOLDER: &str = "spool";
@@ -216,7 +216,7 @@ impl Spool {
     /// Takes the turn at delivering, and clears away what was left unfinished; `None`: another process has it.
     pub fn lock(&self) -> io::Result<Option<SpoolLock>> {
         let path = self.0.root.join("lock");
-        let file = shared_file().open(path)?;
+        let file = private_file::open_shared(&path)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(None),

@@ -14,6 +14,7 @@ use tracing::{Instrument, Span, error};
 
 use super::begun::Begun;
 use super::courier::{Courier, Message, Outcome, Verdict};
+use super::current::Setup;
 use super::dispatch::Signal;
 use super::entry::Entry;
 use super::error::SpoolError;
@@ -45,6 +46,8 @@ enum Stopped {
 pub(super) struct Worker {
     shared: Arc<Shared>,
     number: u64,
+    /// What the couriers were made by.
+    setup: Arc<Setup>,
     couriers: HashMap<Way, Box<dyn Courier>>,
     /// Nobody else delivers as long as this one is at work.
     _lock: Arc<SpoolLock>,
@@ -52,7 +55,8 @@ pub(super) struct Worker {
 
 impl Worker {
     pub(super) fn new(shared: Arc<Shared>, number: u64, lock: Arc<SpoolLock>) -> Self {
-        Self { shared, number, couriers: HashMap::new(), _lock: lock }
+        let setup = shared.current.get();
+        Self { shared, number, setup, couriers: HashMap::new(), _lock: lock }
     }
 
     /// Until there was nothing to do for a while, or somebody else has more need of its connection.
@@ -68,9 +72,7 @@ impl Worker {
                 .send(Signal::Done { worker: self.number, done: Box::new((job, ending)) });
             next = self.next(&mut jobs).await;
         }
-        for courier in self.couriers.values_mut() {
-            courier.close().await;
-        }
+        self.close().await;
         let _ = self.shared.events.send(Signal::Left { worker: self.number, mailbox });
     }
 
@@ -95,14 +97,31 @@ impl Worker {
         jobs.try_recv().ok()
     }
 
+    async fn close(&mut self) {
+        for courier in self.couriers.values_mut() {
+            courier.close().await;
+        }
+        self.couriers.clear();
+    }
+
+    /// Under another configuration no courier goes on that was made by the former one.
+    async fn follow(&mut self) {
+        let setup = self.shared.current.get();
+        if !Arc::ptr_eq(&setup, &self.setup) {
+            self.close().await;
+            self.setup = setup;
+        }
+    }
+
     async fn deliver(&mut self, entry: &Entry) -> Ending {
+        self.follow().await;
         let shared = Arc::clone(&self.shared);
         let entry = entry.clone();
         let recipients = entry.remaining();
         if recipients.is_empty() {
             return shared.finish(entry, "it was delivered before").await;
         }
-        let Some(account) = shared.config.account(&entry.mailbox) else {
+        let Some(account) = self.setup.config.account(&entry.mailbox) else {
             return shared.held(entry, no_account()).await;
         };
         let (mut closed, mut unsuited) = (None, Vec::new());
@@ -178,7 +197,7 @@ impl Worker {
 
     fn courier(&mut self, way: Way, account: &Arc<Account>) -> Option<&mut Box<dyn Courier>> {
         if !self.couriers.contains_key(&way) {
-            let courier = (self.shared.couriers)(way, account)?;
+            let courier = (self.setup.couriers)(way, account)?;
             self.couriers.insert(way, courier);
         }
         self.couriers.get_mut(&way)

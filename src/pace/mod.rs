@@ -7,6 +7,7 @@
 //! Invariant: connections and messages come in the order in which they were asked for. Whoever gives up
 //! waiting leaves the queue at once, and whoever drops a [`Turn`] gives its place to the next.
 
+mod places;
 mod usage;
 mod window;
 
@@ -15,16 +16,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
 use crate::attention::{Attention, Call};
 use crate::clock::Clock;
-use crate::config::{Account, Device, Limits};
+use crate::config::{Account, Config, Device, Limits};
 use crate::protocol::Refusal;
 use crate::store::{MailboxUse, Store, StoreError};
 use crate::vocabulary::Protocol;
+use places::{Place, Places};
 use usage::Counts;
 pub use usage::is_near;
 use window::{Slot, Window};
@@ -82,11 +83,11 @@ pub struct Pace {
 /// One mailbox's way to the SMTP server.
 struct Lane {
     mailbox: String,
-    limits: Limits,
-    places: Option<Arc<Semaphore>>,
+    limits: Mutex<Limits>,
+    places: Arc<Places>,
     /// How many wait for a place.
     queued: AtomicUsize,
-    messages: Option<Arc<Window>>,
+    messages: Arc<Window>,
     /// When people were told last that the day's recipients are used up.
     told: Mutex<Option<Instant>>,
 }
@@ -106,7 +107,7 @@ pub struct Turn {
     lane: Option<Arc<Lane>>,
     /// The message that is on its way. Before the place: its end is counted when the place is still taken.
     message: Mutex<Option<Slot>>,
-    _place: Option<OwnedSemaphorePermit>,
+    _place: Option<Place>,
 }
 
 impl Pace {
@@ -130,9 +131,25 @@ impl Pace {
 
     /// Counts a message of a former life towards the minute; oldest first, before any of this one.
     pub fn remember(&self, account: &Account, ago: Duration) {
-        if let Some(messages) = &self.lane(account).messages {
-            messages.remember(ago);
+        self.lane(account).messages.remember(ago);
+    }
+
+    /// Has the limits of another configuration from now on. What is counted goes on counting.
+    pub fn set(&self, config: &Config) {
+        for (mailbox, lane) in locked(&self.lanes).iter() {
+            let submits = |account: &&Arc<Account>| key(account, Protocol::Smtp).0 == *mailbox;
+            let account = config.accounts.iter().find(submits).cloned();
+            if let Some(account) = account.or_else(|| config.account(mailbox)) {
+                lane.set(&account.limits);
+            }
         }
+        locked(&self.devices).retain(|name, window| {
+            let device = config.devices.iter().find(|device| device.name == *name);
+            if let Some(device) = device {
+                window.set_limit(device.rate);
+            }
+            device.is_some()
+        });
     }
 
     /// Writes the day's recipients to the store.
@@ -147,7 +164,8 @@ impl Pace {
             self.counts.changed.notified().await;
             let saved = self.save().await;
             if let (Err(failure), true) = (&saved, writable) {
-                warn!(%failure, "the day's recipients can't be written; trying again");
+                let failure = failure.brief();
+                warn!(failure, "the day's recipients can't be written; trying again");
             }
             if saved.is_err() {
                 self.counts.changed.notify_one();
@@ -218,7 +236,7 @@ impl Pace {
         let Some(rate) = device.rate else { return true };
         let mut devices = locked(&self.devices);
         let window = devices.entry(device.name.clone());
-        let window = window.or_insert_with(|| Window::new(rate, MINUTE));
+        let window = window.or_insert_with(|| Window::new(Some(rate), MINUTE));
         window.try_enter().is_some()
     }
 
@@ -296,7 +314,7 @@ impl Pace {
     }
 
     fn count_recipients(&self, lane: &Lane, recipients: u32) {
-        let limit = lane.limits.recipients_per_day;
+        let limit = locked(&lane.limits).recipients_per_day;
         let crossed = self.counts.add(&lane.mailbox, recipients, limit, self.clock.now());
         if let (Some(sum), Some(limit)) = (crossed, limit) {
             self.call(&lane.mailbox, format!("{sum} of {limit} recipients in 24 hours"));
@@ -315,10 +333,8 @@ impl Turn {
     pub async fn message(&self) {
         self.message_done();
         let Some(lane) = &self.lane else { return };
-        if let Some(messages) = &lane.messages {
-            let slot = messages.enter().await;
-            *locked(&self.message) = Some(slot);
-        }
+        let slot = lane.messages.enter().await;
+        *locked(&self.message) = Some(slot);
         self.pace.wait_for_hold(&(lane.mailbox.clone(), Protocol::Smtp)).await;
     }
 
@@ -343,41 +359,43 @@ impl Turn {
 
 impl Lane {
     fn new(mailbox: String, limits: Limits) -> Self {
-        let places = |limit: u32| {
-            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-            Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS)))
-        };
         Self {
             mailbox,
-            places: limits.connections.map(places),
+            places: Places::new(limits.connections),
             queued: AtomicUsize::new(0),
-            messages: limits.messages_per_minute.map(|limit| Window::new(limit, COUNTED)),
+            messages: Window::new(limits.messages_per_minute, COUNTED),
             told: Mutex::default(),
-            limits,
+            limits: Mutex::new(limits),
         }
     }
 
-    async fn place(&self) -> Option<OwnedSemaphorePermit> {
-        let places = self.places.as_ref()?;
-        // tokio's semaphore is fair: where somebody waits, none is free.
-        if let Ok(place) = Arc::clone(places).try_acquire_owned() {
+    fn set(&self, limits: &Limits) {
+        *locked(&self.limits) = limits.clone();
+        self.places.set_limit(limits.connections);
+        self.messages.set_limit(limits.messages_per_minute);
+    }
+
+    async fn place(&self) -> Option<Place> {
+        // Where somebody waits, none is free.
+        if let Some(place) = self.places.try_take() {
             return Some(place);
         }
         let _queued = Queued::new(&self.queued);
-        Arc::clone(places).acquire_owned().await.ok()
+        self.places.take().await
     }
 
     fn usage(&self) -> MailboxUse {
-        let free = self.places.as_ref().map_or(0, |places| places.available_permits());
-        let all = self.limits.connections.and_then(|limit| usize::try_from(limit).ok());
+        let limits = locked(&self.limits).clone();
+        // What is not limited is not told.
+        let told = |limit: Option<u32>, used: usize| limit.map_or(0, |_| used);
         MailboxUse {
-            connections: (all.unwrap_or(0).saturating_sub(free), self.limits.connections),
+            connections: (told(limits.connections, self.places.used()), limits.connections),
             waiting: self.queued.load(Ordering::Relaxed),
             messages: (
-                self.messages.as_ref().map_or(0, |messages| messages.used()),
-                self.limits.messages_per_minute,
+                told(limits.messages_per_minute, self.messages.used()),
+                limits.messages_per_minute,
             ),
-            recipients: (0, self.limits.recipients_per_day),
+            recipients: (0, limits.recipients_per_day),
             ..MailboxUse::default()
         }
     }

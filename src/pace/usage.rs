@@ -15,6 +15,9 @@ const HOUR_MILLIS: i64 = 3_600_000;
 /// Whole hours that count besides the one that runs.
 const HOURS: i64 = 24;
 
+/// Hours that are kept, whatever they are: some days of sending all the time.
+const KEPT: usize = 96;
+
 /// Above this part of the limit people are warned.
 const WARN_PERCENT: u64 = 90;
 
@@ -116,10 +119,13 @@ impl Counts {
 }
 
 impl Mailbox {
-    /// Of the hours that count; the others are forgotten.
+    /// Of the hours that count, and of one that a clock which was corrected a little has left ahead. The others are kept
+    /// for a while: the clock may be wrong now, and right again soon.
     fn sum(&mut self, hour: i64) -> u64 {
-        self.hours = self.hours.split_off(&(hour - HOURS));
-        self.hours.values().map(|count| u64::from(*count)).sum()
+        while self.hours.len() > KEPT {
+            self.hours.pop_first();
+        }
+        self.hours.range(hour - HOURS..=hour + 1).map(|(_, count)| u64::from(*count)).sum()
     }
 }
 
@@ -151,6 +157,17 @@ mod tests {
         assert_eq!(counts.add("a@b", 1, Some(100), at(125)), None);
         assert_eq!(counts.add("a@b", 83, Some(100), at(125)), Some(90));
         assert_eq!(counts.add("c@d", 10_000, None, at(125)), None);
+    }
+
+    #[test]
+    fn a_clock_that_is_wrong_for_a_while_changes_nothing() {
+        let counts = Counts::default();
+        counts.add("a@b", 7, None, at(500_000));
+        for wrong in [0, 600_000] {
+            counts.add("a@b", 1, None, at(wrong));
+            assert_eq!(counts.of("a@b", at(wrong)), 1);
+            assert_eq!(counts.of("a@b", at(500_000)), 7);
+        }
     }
 
     #[tokio::test]

@@ -7,15 +7,16 @@
 //! Invariant: no more than `limit` slots are open or ended less than `span` ago.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, timeout_at};
 
 /// A window that slides.
 pub(super) struct Window {
-    limit: usize,
+    limit: AtomicUsize,
     span: Duration,
     /// The queue: whoever has the lock is next (tokio's is fair).
     next: tokio::sync::Mutex<()>,
@@ -35,15 +36,21 @@ struct Slots {
 pub(super) struct Slot(Arc<Window>);
 
 impl Window {
-    pub(super) fn new(limit: u32, span: Duration) -> Arc<Self> {
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    /// With a limit, or none.
+    pub(super) fn new(limit: Option<u32>, span: Duration) -> Arc<Self> {
         Arc::new(Self {
-            limit,
+            limit: AtomicUsize::new(size(limit)),
             span,
             next: tokio::sync::Mutex::default(),
             slots: Mutex::default(),
             ended: Notify::new(),
         })
+    }
+
+    /// Has another limit from now on; what counts goes on counting.
+    pub(super) fn set_limit(&self, limit: Option<u32>) {
+        self.limit.store(size(limit), Ordering::Relaxed);
+        self.ended.notify_one();
     }
 
     /// Waits for a slot, behind those who wait already.
@@ -55,7 +62,8 @@ impl Window {
                 Err(free_at) => free_at,
             };
             match free_at {
-                Some(at) => sleep_until(at).await,
+                // Or until there is another limit.
+                Some(at) => drop(timeout_at(at, self.ended.notified()).await),
                 // All of them are open.
                 None => self.ended.notified().await,
             }
@@ -83,7 +91,7 @@ impl Window {
     /// Takes a slot; else when one of those that have ended no longer counts.
     fn take(self: &Arc<Self>) -> Result<Slot, Option<Instant>> {
         let mut slots = self.slots();
-        if slots.open + slots.ended.len() >= self.limit {
+        if slots.open + slots.ended.len() >= self.limit.load(Ordering::Relaxed) {
             return Err(slots.ended.front().map(|ended| *ended + self.span));
         }
         slots.open += 1;
@@ -99,6 +107,10 @@ impl Window {
         }
         slots
     }
+}
+
+fn size(limit: Option<u32>) -> usize {
+    limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
 }
 
 impl Drop for Slot {
@@ -122,7 +134,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_former_life_counts() {
         advance(SPAN).await;
-        let window = Window::new(2, SPAN);
+        let window = Window::new(Some(2), SPAN);
         window.remember(Duration::from_secs(50));
         window.remember(Duration::from_secs(20));
         let start = Instant::now();
@@ -134,7 +146,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn no_stretch_has_more_than_the_limit() {
-        let window = Window::new(5, SPAN);
+        let window = Window::new(Some(5), SPAN);
         let start = Instant::now();
         let mut messages = tokio::task::JoinSet::new();
         for number in 0..30_u64 {
@@ -161,7 +173,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn in_order_of_asking_and_who_gives_up_takes_nothing() {
-        let window = Window::new(1, SPAN);
+        let window = Window::new(Some(1), SPAN);
         drop(window.enter().await);
         let order = Arc::new(Mutex::new(Vec::new()));
         let mut waiting = Vec::new();
@@ -182,7 +194,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_open_slot_counts_until_after_its_end() {
-        let window = Window::new(1, SPAN);
+        let window = Window::new(Some(1), SPAN);
         let slot = window.enter().await;
         advance(SPAN * 10).await;
         assert!(window.try_enter().is_none());

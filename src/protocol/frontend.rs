@@ -24,6 +24,17 @@ const MAX_ERRORS: u32 = 10;
 /// Three let a client try an empty password first, as old Outlook does.
 const MAX_WRONG_PASSWORDS: u32 = 3;
 
+/// Commands that are answered without an error, per connection. A client that asks for everything and then tries one
+/// mechanism after the other gets to ten; a thousand NOOPs in one segment are a flood.
+const MAX_COMMANDS: u32 = 100;
+
+/// What a command of HTTP begins with (RFC 9110 section 9, RFC 5789, WebDAV's commonest, and RFC 9113 section 3.4). No
+/// mail protocol has a command of any of these names.
+const HTTP_METHODS: [&str; 12] = [
+    "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "PROPFIND",
+    "REPORT", "PRI",
+];
+
 /// First octet of a TLS record with a handshake message (RFC 8446 section 5.1).
 const TLS_HANDSHAKE: u8 = 0x16;
 
@@ -58,6 +69,8 @@ pub enum Closing {
     TooLong,
     /// Too many commands that mean nothing.
     TooManyErrors,
+    /// Too many commands that are none of a login.
+    TooManyCommands,
     /// Too many wrong passwords.
     TooManyWrongPasswords,
     /// Bytes behind STARTTLS that were sent in plain text (command injection).
@@ -66,8 +79,12 @@ pub enum Closing {
     TlsOnPlainPort,
     /// A web browser or a port scanner.
     Http,
-    /// A load balancer that announces its client's address.
+    /// A load balancer that announces its client's address, and is not one of the listener's.
     ProxyHeader,
+    /// A load balancer of the listener's that does not announce its client's address as it should.
+    NoProxyHeader,
+    /// Others came later, and there is no room for so many that have not logged in.
+    Displaced,
     /// The login took too long.
     Deadline,
     /// Nothing came for too long, after the login.
@@ -85,6 +102,7 @@ impl Closing {
             Self::Quit => "closed by the client before a login",
             Self::TooLong => "line or literal too long",
             Self::TooManyErrors => "too many errors",
+            Self::TooManyCommands => "too many commands before a login",
             Self::TooManyWrongPasswords => "too many wrong passwords",
             Self::PlaintextBehindStartTls => "plain text behind STARTTLS",
             Self::TlsOnPlainPort => {
@@ -92,7 +110,15 @@ impl Closing {
             }
             Self::Http => "this is a mail port, not HTTP",
             Self::ProxyHeader => {
-                "the load balancer sends a PROXY header, this listener takes none: switch it off there"
+                "the load balancer sends a PROXY header, this listener takes none from its address: \
+                 name that in proxy_protocol, or switch it off there"
+            }
+            Self::NoProxyHeader => {
+                "no PROXY header, or none in time, from an address that proxy_protocol names: \
+                 switch it on at the load balancer"
+            }
+            Self::Displaced => {
+                "too many connections that have not logged in; the oldest goes first"
             }
             Self::Deadline => "no login in time",
             Self::Idle => "nothing came for too long",
@@ -145,6 +171,10 @@ pub(super) trait Dialect: Send {
     fn greeting(&self, tls: LocalTls) -> Vec<u8>;
     /// Takes a command (or a part of one) off `input`; `None`: it is not all there yet.
     fn advance(&mut self, input: &mut Input, tls: LocalTls) -> Result<Option<Action>, TooLong>;
+    /// Whether the line is a request of HTTP, and not a part of a command that is under way.
+    fn is_http(&self, line: &[u8]) -> bool {
+        is_http_method(first_words(line).0)
+    }
     /// Whether the line is the command by which a device begins that can't log in.
     fn is_device(&self, _line: &[u8]) -> bool {
         false
@@ -170,6 +200,7 @@ pub struct Frontend {
     tls: LocalTls,
     /// The SASL exchange that is under way: the next line belongs to it.
     exchange: Option<Exchange>,
+    commands: u32,
     errors: u32,
     wrong_passwords: u32,
     /// How many empty lines began the session, until a first command has come: the time to see who
@@ -192,6 +223,7 @@ impl Frontend {
             input: Input::default(),
             tls,
             exchange: None,
+            commands: 0,
             errors: 0,
             wrong_passwords: 0,
             opening: Some(0),
@@ -258,7 +290,10 @@ impl Frontend {
 
     fn follow(&mut self, action: Action) -> Step {
         match action {
-            Action::Reply(reply) => Step::Write(reply),
+            Action::Reply(reply) => {
+                self.commands += 1;
+                Step::Write(reply)
+            }
             Action::Error(reply) => self.error(reply),
             Action::Authenticate(mechanism, initial) => {
                 self.exchange(Exchange::start(mechanism, initial.as_deref()))
@@ -289,8 +324,15 @@ impl Frontend {
         Step::Write(reply)
     }
 
-    /// Sees by the first octet or line that the client speaks another protocol.
+    /// Sees that the client speaks another protocol: HTTP by any line (a browser's request has its mail commands behind
+    /// it), others by the first octet or line.
     fn stranger(&mut self) -> Option<Closing> {
+        // A response in base64 has no space; without one it may be any word.
+        let words = if self.exchange.is_some() { 2 } else { 1 };
+        let line = self.input.peek_line();
+        if line.is_some_and(|line| has_words(line, words) && self.dialect.is_http(line)) {
+            return Some(Closing::Http);
+        }
         let empty_lines = self.opening?;
         match self.input.first()? {
             TLS_HANDSHAKE if empty_lines == 0 => return Some(Closing::TlsOnPlainPort),
@@ -313,6 +355,9 @@ impl Frontend {
     fn overdrawn(&self) -> Option<Closing> {
         if self.errors >= MAX_ERRORS {
             return Some(Closing::TooManyErrors);
+        }
+        if self.commands >= MAX_COMMANDS {
+            return Some(Closing::TooManyCommands);
         }
         (self.wrong_passwords >= MAX_WRONG_PASSWORDS).then_some(Closing::TooManyWrongPasswords)
     }
@@ -349,9 +394,28 @@ impl Frontend {
     pub fn goodbye(&mut self, closing: Closing) -> Vec<u8> {
         match closing {
             // None of them would understand it.
-            Closing::TlsOnPlainPort | Closing::Http | Closing::ProxyHeader => Vec::new(),
+            Closing::TlsOnPlainPort
+            | Closing::Http
+            | Closing::ProxyHeader
+            | Closing::NoProxyHeader => Vec::new(),
             Closing::Refused => Vec::new(),
             _ => self.dialect.goodbye(closing),
         }
     }
+}
+
+/// However it is spelled and spaced: nobody with a mail client does so.
+pub(super) fn is_http_method(word: &[u8]) -> bool {
+    HTTP_METHODS.iter().any(|method| word.eq_ignore_ascii_case(method.as_bytes()))
+}
+
+fn has_words(line: &[u8], count: usize) -> bool {
+    let (first, second) = first_words(line);
+    [first, second].iter().filter(|word| !word.is_empty()).count() >= count
+}
+
+/// The first two words of a line, whatever white space is before and between them.
+pub(super) fn first_words(line: &[u8]) -> (&[u8], &[u8]) {
+    let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+    (words.next().unwrap_or_default(), words.next().unwrap_or_default())
 }

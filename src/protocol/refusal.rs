@@ -4,6 +4,8 @@
 //! and [`Refusal::NotAllowedFromHere`] may look like a wrong password to a client: mail clients throw the
 //! stored password away on that. Everything temporary says so in the protocol's own terms.
 
+use std::time::Duration;
+
 /// A login that is not let through, with what the client's user can be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -16,8 +18,11 @@ pub enum Refusal {
         /// Whose sign-in, as the configuration names it.
         mailbox: String,
     },
-    /// Too many logins, by gatepost's own count.
-    Throttled,
+    /// Too many wrong passwords, by gatepost's own count; this one was not even looked at.
+    Throttled {
+        /// Until the next one is.
+        wait: Duration,
+    },
     /// The upstream takes no more connections or requests of this mailbox for now.
     UpstreamBusy {
         /// The upstream's words.
@@ -50,7 +55,7 @@ impl Refusal {
             Self::BadCredentials => "bad_credentials",
             Self::NotAllowedFromHere => "not_allowed_from_here",
             Self::SignInNeeded { .. } => "sign_in_needed",
-            Self::Throttled => "throttled",
+            Self::Throttled { .. } => "throttled",
             Self::UpstreamBusy { .. } => "upstream_busy",
             Self::NoTurn { .. } => "no_turn",
             Self::UpstreamDown { .. } => "upstream_down",
@@ -85,7 +90,12 @@ impl Refusal {
                     "{mailbox} must be signed in by its administrator: gatepost login {mailbox}"
                 )
             }
-            Self::Throttled => "too many logins; try again in a minute".into(),
+            Self::Throttled { wait } => {
+                format!(
+                    "too many failed logins from here or to this mailbox; try again in {}",
+                    time(*wait)
+                )
+            }
             Self::UpstreamBusy { said } => {
                 format!("the mail server is busy, try again later: {said}")
             }
@@ -117,6 +127,15 @@ const RIGHT_PASSWORD: &str = "the password is right, but ";
 /// with its code and line end.
 const MAX_TEXT: usize = 400;
 
+/// For people, rounded up.
+fn time(wait: Duration) -> String {
+    match wait.as_millis().div_ceil(1000).max(1) {
+        1 => "a second".into(),
+        seconds @ 2..=90 => format!("{seconds} seconds"),
+        seconds => format!("{} minutes", seconds.div_ceil(60)),
+    }
+}
+
 /// A peer's or the configuration's words, made fit for a reply or a log line.
 pub(super) fn printable(text: &str, longest: usize) -> String {
     let clean = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
@@ -126,6 +145,14 @@ pub(super) fn printable(text: &str, longest: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lock_says_when_it_ends() {
+        let said = |millis| Refusal::Throttled { wait: Duration::from_millis(millis) }.text();
+        assert!(said(0).ends_with("try again in a second"), "{}", said(0));
+        assert!(said(59_001).ends_with("try again in 60 seconds"), "{}", said(59_001));
+        assert!(said(61_000 + 30_000).ends_with("try again in 2 minutes"), "{}", said(91_000));
+    }
 
     #[test]
     fn text_is_one_printable_line() {

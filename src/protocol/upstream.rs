@@ -4,7 +4,8 @@
 //! A [`Dialect`] has its protocol's own commands and answers.
 //!
 //! Invariant: no token leaves before TLS is on, and nothing that the upstream said before its TLS is
-//! believed afterwards.
+//! believed afterwards, or repeated to anybody: of a line that came without TLS only its status is read, since
+//! an attacker who can write it must not speak to the client's user, nor tell of tokens and waiting times.
 
 use std::time::Duration;
 
@@ -20,6 +21,9 @@ use crate::vocabulary::{Protocol, TlsMode};
 /// Lines that an upstream may send before the login is through. Exchange sends about fifteen; without a
 /// bound a broken server could keep a login busy until its deadline.
 const MAX_LINES: u32 = 200;
+
+/// Octets that an upstream may send in these lines. Exchange sends less than two thousand.
+const MAX_OCTETS: usize = 64 * 1024;
 
 /// Longest text of an upstream that goes into a refusal or the log.
 pub(super) const MAX_SAID: usize = 240;
@@ -37,6 +41,19 @@ pub enum Step {
     Ready(Welcome),
     /// It will not be.
     Failed(Rejection),
+}
+
+/// Where on the way to its goal an Upstream is; it never goes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// The greeting is awaited.
+    Greeting,
+    /// An answer to what is said in plain text, up to that to STARTTLS.
+    StartTls,
+    /// An answer to what is said behind TLS, without a token.
+    Command,
+    /// An answer to the token, and what follows it.
+    Login,
 }
 
 /// What the connection is for.
@@ -84,6 +101,16 @@ pub enum Rejection {
 }
 
 impl Rejection {
+    /// The same, told without TLS: by anybody. It ends the connection, and is remembered of no token or mailbox.
+    fn without_tls(self) -> Self {
+        match self {
+            Self::Broken { .. } => self,
+            Self::Token { said } | Self::NotPermitted { said } | Self::Busy { said, .. } => {
+                broken(&format!("it refuses before TLS: {said}"))
+            }
+        }
+    }
+
     /// The same, of an upstream that has not seen the token yet: another one would not help.
     fn before_token(self) -> Self {
         match self {
@@ -113,6 +140,10 @@ pub(super) enum Action {
 pub(super) trait Dialect: Send {
     /// Takes a line of the upstream.
     fn line(&mut self, line: &str) -> Action;
+    /// What of a line is its status, a code or a `-ERR`, and not its text.
+    fn status<'a>(&self, line: &'a str) -> &'a str {
+        line.get(..4).unwrap_or_default().trim_end()
+    }
     /// TLS is on: what to say first (RFC 3501 section 6.2.1, RFC 3207 section 4.2: ask anew).
     fn tls_started(&mut self) -> Action;
 }
@@ -122,9 +153,10 @@ pub struct Upstream {
     dialect: Box<dyn Dialect>,
     input: Input,
     lines: u32,
+    octets: usize,
+    encrypted: bool,
+    phase: Phase,
     next: Option<Action>,
-    /// The token has gone out.
-    told: bool,
 }
 
 impl Upstream {
@@ -138,7 +170,13 @@ impl Upstream {
             Protocol::Pop3 => Box::new(Pop3Upstream::new(encrypted, goal)),
             Protocol::Smtp => Box::new(SmtpUpstream::new(encrypted, goal, host)),
         };
-        Self { dialect, input: Input::default(), lines: 0, next: None, told: false }
+        let input = Input::default();
+        Self { dialect, input, lines: 0, octets: 0, encrypted, phase: Phase::Greeting, next: None }
+    }
+
+    /// What is awaited of the upstream.
+    pub fn phase(&self) -> Phase {
+        self.phase
     }
 
     /// Takes what the upstream sent.
@@ -160,10 +198,12 @@ impl Upstream {
             match action {
                 Action::Wait => {}
                 Action::Send(line) => {
+                    let phase = if self.encrypted { Phase::Command } else { Phase::StartTls };
+                    self.phase = self.phase.max(phase);
                     return Step::Write(Secret::new(format!("{line}\r\n").into_bytes()));
                 }
                 Action::SendToken(line) => {
-                    self.told = true;
+                    self.phase = Phase::Login;
                     return Step::Write(line);
                 }
                 Action::StartTls if !self.input.is_empty() => {
@@ -171,22 +211,31 @@ impl Upstream {
                 }
                 Action::StartTls => return Step::StartTls,
                 Action::Ready(welcome) => return Step::Ready(welcome),
-                Action::Reject(rejection) if self.told => return Step::Failed(rejection),
-                Action::Reject(rejection) => return Step::Failed(rejection.before_token()),
+                Action::Reject(rejection) => {
+                    return Step::Failed(match self.phase {
+                        Phase::Login => rejection,
+                        _ if self.encrypted => rejection.before_token(),
+                        _ => rejection.without_tls(),
+                    });
+                }
             }
         }
     }
 
     fn take_line(&mut self, line: &[u8]) -> Action {
         self.lines += 1;
-        if self.lines > MAX_LINES {
-            return Action::Reject(broken("too many lines before the login"));
+        self.octets += line.len();
+        if self.lines > MAX_LINES || self.octets > MAX_OCTETS {
+            return Action::Reject(broken("it has sent too many lines before the login"));
         }
-        self.dialect.line(&String::from_utf8_lossy(line))
+        let line = String::from_utf8_lossy(line);
+        let line = if self.encrypted { &line } else { self.dialect.status(&line) };
+        self.dialect.line(line)
     }
 
     /// The connection is TLS now.
     pub fn tls_started(&mut self) {
+        self.encrypted = true;
         self.next = Some(self.dialect.tls_started());
     }
 

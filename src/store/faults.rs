@@ -33,6 +33,7 @@ impl Store {
         seen: i64,
         fault: &TokenFault,
     ) -> Result<bool, StoreError> {
+        self.may_write()?;
         let noted = async {
             let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
             let revision: Option<i64> =
@@ -53,16 +54,17 @@ impl Store {
             transaction.commit().await?;
             Ok(fault.cause.is_some() && former.is_none_or(|number| cause_of(number).is_none()))
         };
-        noted.await.map_err(|e| self.failed(e))
+        noted.await.map_err(|e| self.failed(&e))
     }
 
     /// The last renewal of the token for `resource` went well.
     pub async fn clear_fault(&self, principal: &str, resource: Resource) -> Result<(), StoreError> {
+        self.may_write()?;
         sqlx::query("DELETE FROM fault WHERE principal = ?")
             .bind(fault_name(principal, resource))
             .execute(&self.pool)
             .await
-            .map_err(|e| self.failed(e))?;
+            .map_err(|e| self.failed(&e))?;
         Ok(())
     }
 
@@ -77,14 +79,14 @@ impl Store {
                 .bind(fault_name(principal, resource))
                 .fetch_optional(&self.pool)
                 .await
-                .map_err(|e| self.failed(e))?;
+                .map_err(|e| self.failed(&e))?;
         let read = |row: &SqliteRow| -> Result<TokenFault, sqlx::Error> {
             let at = Timestamp::from_millis(row.try_get("error_at")?);
             let cause = cause_of(row.try_get("permanent")?);
             let (error, trace) = (row.try_get("error")?, row.try_get("trace")?);
             Ok(TokenFault { error, cause, trace, at })
         };
-        row.as_ref().map(read).transpose().map_err(|e| self.failed(e))
+        row.as_ref().map(read).transpose().map_err(|e| self.failed(&e))
     }
 }
 

@@ -6,20 +6,25 @@
 //! Invariant: a write that has returned is on disk (write-ahead log, synchronised at each commit), tokens
 //! are sealed with a key that is not in the file, and neither file can be read by others.
 
+mod error;
 mod faults;
+mod holder;
 mod passwords;
 mod seal;
 mod sessions;
 mod tokens;
 mod turns;
 mod usage;
+mod watch;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
+pub use error::{StoreError, Trouble};
 pub use faults::TokenFault;
 pub use passwords::{Hash, PasswordRecord};
 pub use sessions::{LiveSessions, MailboxUse, Mismatch, MismatchKind, SessionBoard};
@@ -29,9 +34,12 @@ pub use usage::Usage;
 
 use crate::private_file::{self, PrivateFileError};
 use seal::Seal;
+use watch::Health;
 
 /// Name of the store in the state folder.
 const FILE: &str = "gatepost.db";
+/// How the other names in the state folder begin: the certificate for clients, what running proxies show.
+const PLANTED: [&str; 2] = ["listener.", "run-"];
 /// Name of the sealing key in the state folder, unless the configuration names another.
 const KEY: &str = "gatepost.key";
 
@@ -81,87 +89,91 @@ const MIGRATIONS: [&str; 3] = [
 ",
 ];
 
-/// The store can't be used.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// Its file or its key's.
-    #[error(transparent)]
-    File(#[from] PrivateFileError),
-    /// The key's file has no key.
-    #[error("{path} holds no sealing key: it must be 64 hexadecimal digits", path = .0.display())]
-    BadKey(PathBuf),
-    /// The store was sealed with another key.
-    #[error(
-        "{path} was sealed with another key\n\
-         hint: give back the key file that belongs to it, or move the store away and sign in anew",
-        path = .0.display()
-    )]
-    WrongKey(PathBuf),
-    /// A token too large to be sealed.
-    #[error("the token of {0} can't be sealed")]
-    Unsealable(String),
-    /// The system gives no random numbers.
-    #[error("the system gives no random numbers")]
-    NoRandom,
-    /// SQLite.
-    #[error("the store {path}: {source}", path = .path.display())]
-    Database {
-        /// Its file.
-        path: PathBuf,
-        /// What SQLite says.
-        source: sqlx::Error,
-    },
-}
-
 /// The store of one state folder.
 #[derive(Clone, Debug)]
 pub struct Store {
     pool: SqlitePool,
     path: PathBuf,
     seal: Seal,
+    health: Arc<Health>,
 }
 
 impl Store {
     /// Opens the store, and makes it and its key the first time.
     pub async fn open(state_dir: &Path, key_file: Option<&Path>) -> Result<Self, StoreError> {
-        private_file::ensure_folder(state_dir)?;
+        private_file::ensure_own_folder(state_dir)?;
+        private_file::refuse_planted(state_dir, &PLANTED)?;
         // SQLite waits for nobody while it makes a write-ahead log: of those that come at once to a new store, one
         // would hear that it is locked. Where nothing can be locked, that is all that is lost.
-        let _turn = turns::turn_to_open(state_dir).await;
-        let seal = Seal::open(&key_file.map_or_else(|| state_dir.join(KEY), Path::to_owned))?;
+        let _turn = match turns::turn_to_open(state_dir).await {
+            Err(StoreError::File(PrivateFileError::Io { .. })) => None,
+            turn => turn?,
+        };
+        let seal = match key_file {
+            Some(file) => Seal::open_named(file)?,
+            None => Seal::open(&state_dir.join(KEY))?,
+        };
         let path = state_dir.join(FILE);
         if !path.exists() {
             // SQLite gives its side files the mode of this one.
             private_file::create(&path, b"")?;
         }
-        private_file::check(&path)?;
+        check_files(&path)?;
+        refuse_emptied(&path)?;
         let options = SqliteConnectOptions::new()
             .filename(&path)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(BUSY);
+            .busy_timeout(BUSY)
+            // Nothing of it outside of the state folder, where a confined process may not write.
+            .pragma("temp_store", "memory");
         let pool = one_connection().connect_with(options).await;
-        let pool = pool.map_err(|source| StoreError::Database { path: path.clone(), source })?;
-        let store = Self { pool, path, seal };
+        let pool = pool.map_err(|source| StoreError::of(&path, &source))?;
+        let store = Self { pool, path, seal, health: Arc::default() };
         store.prepare().await?;
+        store.health.opened(&store.path);
         Ok(store)
     }
 
+    /// One that is as it should be is not written to: it opens on a disk that is full or read-only.
     async fn prepare(&self) -> Result<(), StoreError> {
-        self.migrate().await.map_err(|e| self.failed(e))?;
-        let canary = self.seal.seal(b"gatepost", "key")?;
-        sqlx::query("INSERT OR IGNORE INTO meta (name, value) VALUES ('key', ?)")
-            .bind(canary)
-            .execute(&self.pool)
-            .await
-            .map_err(|e| self.failed(e))?;
-        let canary: Vec<u8> = sqlx::query_scalar("SELECT value FROM meta WHERE name = 'key'")
-            .fetch_one(&self.pool)
-            .await
-            .map_err(|e| self.failed(e))?;
+        self.check().await?;
+        self.migrate().await.map_err(|e| self.failed(&e))?;
+        let canary = match self.canary().await? {
+            Some(canary) => canary,
+            None => {
+                let canary = self.seal.seal(b"gatepost", "key")?;
+                sqlx::query("INSERT OR IGNORE INTO meta (name, value) VALUES ('key', ?)")
+                    .bind(canary)
+                    .execute(&self.pool)
+                    .await
+                    .map_err(|e| self.failed(&e))?;
+                self.canary().await?.unwrap_or_default()
+            }
+        };
         match self.seal.open_sealed(&canary, "key") {
             Some(_) => Ok(()),
             None => Err(StoreError::WrongKey(self.path.clone())),
+        }
+    }
+
+    /// What tells whether the key is the store's.
+    async fn canary(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        sqlx::query_scalar("SELECT value FROM meta WHERE name = 'key'")
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(|e| self.failed(&e))
+    }
+
+    /// Whether the file is whole. A store has some hundred KiB: it takes milliseconds.
+    async fn check(&self) -> Result<(), StoreError> {
+        let found: String = sqlx::query_scalar("PRAGMA quick_check(1)")
+            .fetch_one(&self.pool)
+            .await
+            .map_err(|e| self.failed(&e))?;
+        match found.as_str() {
+            "ok" => Ok(()),
+            damage => Err(self.noted(StoreError::damaged(&self.path, damage))),
         }
     }
 
@@ -183,12 +195,14 @@ impl Store {
         transaction.commit().await
     }
 
-    /// Changes when another process has written.
+    /// Changes when another process has written, and when the store works again after an outage.
     pub async fn version(&self) -> Result<i64, StoreError> {
-        sqlx::query_scalar("PRAGMA data_version")
+        let version: i64 = sqlx::query_scalar("PRAGMA data_version")
             .fetch_one(&self.pool)
             .await
-            .map_err(|e| self.failed(e))
+            .map_err(|e| self.failed(&e))?;
+        // SQLite's has 32 bits.
+        Ok((self.health.returns() << 32) | version)
     }
 
     /// A key that is derived from the sealing key, for the hashes of `purpose`.
@@ -201,9 +215,43 @@ impl Store {
         self.pool.close().await;
     }
 
-    fn failed(&self, source: sqlx::Error) -> StoreError {
-        StoreError::Database { path: self.path.clone(), source }
+    fn failed(&self, source: &sqlx::Error) -> StoreError {
+        let failure = StoreError::of(&self.path, source);
+        match source {
+            // That is gatepost's own doing.
+            sqlx::Error::PoolClosed => failure,
+            _ => self.noted(failure),
+        }
     }
+
+    fn noted(&self, failure: StoreError) -> StoreError {
+        if let Some(trouble) = failure.trouble() {
+            self.health.note(trouble);
+        }
+        failure
+    }
+}
+
+/// An empty file with a write-ahead log beside it was a store: SQLite would throw the log away, and make a new one.
+fn refuse_emptied(path: &Path) -> Result<(), StoreError> {
+    let length = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
+    match length(path) == 0 && length(&watch::side(path, "-wal")) > 0 {
+        true => Err(StoreError::damaged(path, "it is empty, but its write-ahead log is not")),
+        false => Ok(()),
+    }
+}
+
+/// The file and those that SQLite keeps beside it: it follows links, and opens what is there.
+fn check_files(path: &Path) -> Result<(), PrivateFileError> {
+    private_file::check(path)?;
+    for side in ["gatepost.db-wal", "gatepost.db-shm", "gatepost.db-journal"] {
+        match private_file::check(&path.with_file_name(side)) {
+            Err(PrivateFileError::Io { why, .. }) if why.kind() == std::io::ErrorKind::NotFound => {
+            }
+            checked => checked?,
+        }
+    }
+    Ok(())
 }
 
 /// One connection: SQLite has one writer anyway, and `version` must be asked on the same one. It is never

@@ -45,7 +45,7 @@ impl Store {
         )
         .fetch_all(&self.pool)
         .await
-        .map_err(|e| self.failed(e))?;
+        .map_err(|e| self.failed(&e))?;
         let readable = |row| read(row).inspect_err(|error| warn!(%error, "a damaged app password"));
         Ok(rows.iter().filter_map(|row| readable(row).ok()).collect())
     }
@@ -69,7 +69,7 @@ impl Store {
             .bind(record.created_at.as_millis())
             .execute(&self.pool)
             .await
-            .map_err(|e| self.failed(e))?;
+            .map_err(|e| self.failed(&e))?;
         Ok(added.rows_affected() > 0)
     }
 
@@ -80,7 +80,7 @@ impl Store {
             .bind(name)
             .execute(&self.pool)
             .await
-            .map_err(|e| self.failed(e))?;
+            .map_err(|e| self.failed(&e))?;
         Ok(removed.rows_affected() > 0)
     }
 }

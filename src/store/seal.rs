@@ -28,14 +28,19 @@ pub(super) struct Seal {
 }
 
 impl Seal {
-    /// Reads the key's file, and makes it the first time.
+    /// Reads the key's file in the state folder, and makes it the first time.
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
-        if !path.exists() {
-            let key = random::<KEY>()?;
-            let text = Zeroizing::new(format!("{}\n", hex(&key)));
-            private_file::create(path, text.as_bytes())?;
-        }
-        let text = Zeroizing::new(private_file::read(path)?);
+        make_key(path)?;
+        Self::from_text(path, &Zeroizing::new(private_file::read(path)?))
+    }
+
+    /// The same with a file that the configuration names.
+    pub(super) fn open_named(path: &Path) -> Result<Self, StoreError> {
+        make_key(path)?;
+        Self::from_text(path, &Zeroizing::new(private_file::read_named(path)?))
+    }
+
+    fn from_text(path: &Path, text: &[u8]) -> Result<Self, StoreError> {
         let key = unhex(text.trim_ascii()).ok_or_else(|| StoreError::BadKey(path.to_owned()))?;
         Ok(Self { cipher: XChaCha20Poly1305::new(&key.into()), key: Secret::new(key) })
     }
@@ -67,6 +72,16 @@ impl fmt::Debug for Seal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Seal(…)")
     }
+}
+
+/// A new key, where there is no file. A link that leads nowhere is there, and stays.
+fn make_key(path: &Path) -> Result<(), StoreError> {
+    if std::fs::symlink_metadata(path).is_err() {
+        let key = random::<KEY>()?;
+        let text = Zeroizing::new(format!("{}\n", hex(&key)));
+        private_file::create(path, text.as_bytes())?;
+    }
+    Ok(())
 }
 
 fn random<const N: usize>() -> Result<[u8; N], StoreError> {

@@ -7,12 +7,13 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io;
+use std::io::{self, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
+use crate::private_file;
 use crate::vocabulary::Protocol;
 
 /// Sessions of one proxy by mailbox and protocol.
@@ -84,16 +85,23 @@ impl SessionBoard {
     pub fn open(state_dir: &Path) -> io::Result<Self> {
         let base = state_dir.join(format!("run-{}", std::process::id()));
         let (path, lock_path) = (base.with_extension("json"), base.with_extension("lock"));
-        let lock = File::create(&lock_path)?;
+        let lock = private_file::open_shared(&lock_path)?;
         lock.lock()?;
         Ok(Self { path, lock_path, _lock: lock })
     }
 
-    /// Shows these.
-    pub fn show(&self, live: &LiveSessions) -> io::Result<()> {
-        let draft = self.path.with_extension("new");
-        std::fs::write(&draft, serde_json::to_vec(live)?)?;
-        std::fs::rename(draft, &self.path)
+    /// Shows these. Off the runtime: a disk may take its time.
+    pub async fn show(&self, live: &LiveSessions) -> io::Result<()> {
+        let (path, json) = (self.path.clone(), serde_json::to_vec(live)?);
+        let shown = tokio::task::spawn_blocking(move || {
+            let draft = path.with_extension("new");
+            // One that a former process with the same id has left.
+            let _ = std::fs::remove_file(&draft);
+            let mut file = private_file::options().write(true).create_new(true).open(&draft)?;
+            file.write_all(&json)?;
+            std::fs::rename(draft, &path)
+        });
+        shown.await.map_err(io::Error::other)?
     }
 
     /// What the proxies that run now show.
@@ -105,13 +113,15 @@ impl SessionBoard {
                 continue;
             }
             let path = lock_path.with_extension("json");
-            if File::open(&lock_path).is_ok_and(|lock| lock.try_lock_shared().is_ok()) {
+            if private_file::open(&lock_path).is_ok_and(|lock| lock.try_lock_shared().is_ok()) {
                 // Nobody holds it: its proxy is gone. Another reader may be faster in removing it.
                 let _ = (std::fs::remove_file(&path), std::fs::remove_file(&lock_path));
                 continue;
             }
-            let shown = std::fs::read(&path).ok();
-            all.extend(shown.and_then(|json| serde_json::from_slice::<LiveSessions>(&json).ok()));
+            let shown = private_file::open(&path).map(BufReader::new).ok();
+            all.extend(
+                shown.and_then(|json| serde_json::from_reader::<_, LiveSessions>(json).ok()),
+            );
         }
         Ok(all)
     }
@@ -128,12 +138,12 @@ impl Drop for SessionBoard {
 mod tests {
     use super::*;
 
-    #[test]
-    fn shown_while_the_proxy_runs() {
+    #[tokio::test]
+    async fn shown_while_the_proxy_runs() {
         let folder = tempfile::tempdir().unwrap();
         let board = SessionBoard::open(folder.path()).unwrap();
         let live = LiveSessions { pid: 7, ..LiveSessions::default() };
-        board.show(&live).unwrap();
+        board.show(&live).await.unwrap();
         assert_eq!(SessionBoard::read_all(folder.path()).unwrap(), [live]);
         drop(board);
         assert_eq!(SessionBoard::read_all(folder.path()).unwrap(), []);

@@ -31,6 +31,11 @@ impl Token {
         }
     }
 
+    /// When the last of its access tokens was received.
+    pub fn issued_at(&self) -> Option<Timestamp> {
+        Resource::ALL.into_iter().filter_map(|of| Some(self.access_to(of)?.issued_at)).max()
+    }
+
     /// The place of the access token for `resource`.
     pub fn access_mut(&mut self, resource: Resource) -> &mut Option<StoredToken> {
         match resource {
@@ -105,14 +110,15 @@ impl Store {
     /// The token of `principal` if it is signed in, and the row's revision (0: there never was one). One that
     /// is damaged is as good as none: only a new sign-in mends it.
     pub async fn token(&self, principal: &str) -> Result<(Option<Token>, i64), StoreError> {
+        self.in_place().map_err(|failure| self.noted(failure))?;
         let row = sqlx::query("SELECT sealed, revision FROM token WHERE principal = ?")
             .bind(principal)
             .fetch_optional(&self.pool)
             .await
-            .map_err(|e| self.failed(e))?;
+            .map_err(|e| self.failed(&e))?;
         let Some(row) = row else { return Ok((None, 0)) };
-        let revision = row.try_get("revision").map_err(|e| self.failed(e))?;
-        let sealed: Option<Vec<u8>> = row.try_get("sealed").map_err(|e| self.failed(e))?;
+        let revision = row.try_get("revision").map_err(|e| self.failed(&e))?;
+        let sealed: Option<Vec<u8>> = row.try_get("sealed").map_err(|e| self.failed(&e))?;
         let Some(sealed) = sealed else { return Ok((None, revision)) };
         let plain = self.seal.open_sealed(&sealed, principal);
         let token = plain.and_then(|plain| serde_json::from_slice::<Sealed>(&plain).ok());
@@ -129,6 +135,7 @@ impl Store {
         seen: i64,
         token: &Token,
     ) -> Result<Saved, StoreError> {
+        self.may_write()?;
         let written = sqlx::query(
             "INSERT INTO token (principal, revision, sealed)
              SELECT ?1, ?2 + 1, ?3 WHERE ?2 = 0 OR EXISTS (SELECT 1 FROM token WHERE principal = ?1)
@@ -141,7 +148,9 @@ impl Store {
         .bind(self.sealed(principal, token)?)
         .execute(&self.pool)
         .await
-        .map_err(|e| self.failed(e))?;
+        .map_err(|e| self.failed(&e))?;
+        // What went into a file that is no longer there is lost with this process.
+        self.in_place().map_err(|failure| self.noted(failure))?;
         Ok(if written.rows_affected() == 1 { Saved::Written(seen + 1) } else { Saved::Newer })
     }
 
@@ -162,7 +171,7 @@ impl Store {
             .await?;
             transaction.commit().await
         };
-        replaced.await.map_err(|e| self.failed(e))
+        replaced.await.map_err(|e| self.failed(&e))
     }
 
     fn sealed(&self, principal: &str, token: &Token) -> Result<Vec<u8>, StoreError> {
@@ -177,7 +186,7 @@ impl Store {
             .bind(principal)
             .fetch_optional(&self.pool)
             .await
-            .map_err(|e| self.failed(e))?;
+            .map_err(|e| self.failed(&e))?;
         Ok(revision.unwrap_or(0))
     }
 
@@ -206,7 +215,7 @@ impl Store {
             transaction.commit().await?;
             Ok(deleted > 0)
         };
-        deleted.await.map_err(|e| self.failed(e))
+        deleted.await.map_err(|e| self.failed(&e))
     }
 
     /// Whether `about` is told of `subject` for the first time, in all processes' lives.
@@ -216,7 +225,7 @@ impl Store {
             .bind(about)
             .execute(&self.pool)
             .await
-            .map_err(|e| self.failed(e))?;
+            .map_err(|e| self.failed(&e))?;
         Ok(told.rows_affected() > 0)
     }
 
@@ -234,7 +243,7 @@ impl Store {
                 .bind(sealed),
             None => sqlx::query("DELETE FROM device WHERE principal = ?").bind(principal),
         };
-        query.execute(&self.pool).await.map_err(|e| self.failed(e))?;
+        query.execute(&self.pool).await.map_err(|e| self.failed(&e))?;
         Ok(())
     }
 
@@ -245,7 +254,7 @@ impl Store {
                 .bind(principal)
                 .fetch_optional(&self.pool)
                 .await
-                .map_err(|e| self.failed(e))?;
+                .map_err(|e| self.failed(&e))?;
         Ok(sealed.and_then(|sealed| self.seal.open_sealed(&sealed, &device_name(principal))))
     }
 }

@@ -5,8 +5,7 @@
 //!
 //! Invariant: a turn ends with its holder, also when that is killed: it is a lock of the operating system's.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io;
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -50,7 +49,7 @@ pub(super) async fn turn_to_open(state_dir: &Path) -> Result<Option<Turn>, Store
 }
 
 async fn take(path: PathBuf) -> Result<Option<Turn>, StoreError> {
-    let lock = open(&path).map_err(|source| PrivateFileError::Io { path: path.clone(), source })?;
+    let lock = open(&path)?;
     let begun = Instant::now();
     loop {
         match lock.try_lock() {
@@ -58,17 +57,17 @@ async fn take(path: PathBuf) -> Result<Option<Turn>, StoreError> {
             Err(TryLockError::WouldBlock) if begun.elapsed() > LONGEST => return Ok(None),
             Err(TryLockError::WouldBlock) => sleep(PAUSE).await,
             Err(TryLockError::Error(source)) => {
-                return Err(PrivateFileError::Io { path, source }.into());
+                return Err(PrivateFileError::Io { path, why: source }.into());
             }
         }
     }
 }
 
-fn open(path: &Path) -> io::Result<File> {
+fn open(path: &Path) -> Result<File, PrivateFileError> {
     if let Some(folder) = path.parent() {
-        private_file::ensure_folder(folder).map_err(io::Error::other)?;
+        private_file::ensure_own_folder(folder)?;
     }
-    OpenOptions::new().create(true).truncate(false).write(true).open(path)
+    private_file::open_shared(path)
 }
 
 #[cfg(test)]

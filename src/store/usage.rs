@@ -23,12 +23,13 @@ impl Store {
     pub async fn usage_since(&self, hour: i64) -> Result<Vec<Usage>, StoreError> {
         let query = "SELECT mailbox, hour, recipients FROM usage WHERE hour >= ?";
         let rows = sqlx::query(query).bind(hour).fetch_all(&self.pool).await;
-        let rows = rows.map_err(|e| self.failed(e))?;
-        rows.iter().map(read).collect::<Result<_, _>>().map_err(|e| self.failed(e))
+        let rows = rows.map_err(|e| self.failed(&e))?;
+        rows.iter().map(read).collect::<Result<_, _>>().map_err(|e| self.failed(&e))
     }
 
     /// Adds to the counts, and forgets those from before `hour`.
     pub async fn add_usage(&self, more: &[Usage], hour: i64) -> Result<(), StoreError> {
+        self.may_write()?;
         let write = async {
             let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
             for usage in more {
@@ -47,7 +48,7 @@ impl Store {
             forget.execute(&mut *transaction).await?;
             transaction.commit().await
         };
-        write.await.map_err(|e| self.failed(e))
+        write.await.map_err(|e| self.failed(&e))
     }
 }
 

@@ -8,7 +8,7 @@ use gatepost::attention::Attention;
 use gatepost::clock::Clock;
 use gatepost::config::Config;
 use gatepost::emulator::{Control, Emulator, LoginFault, Options, SmtpFault, SmtpStage, Tls};
-use gatepost::net::{ClientTls, http_client};
+use gatepost::net::{ClientTls, Route, http_client};
 use gatepost::oauth::{HttpEndpoint, TokenEndpoint, Tokens};
 use gatepost::outbox::{Entry, Outbox, OutboxParts, SmtpCourier, SmtpRoute, Source, Spool};
 use gatepost::pace::Pace;
@@ -59,14 +59,15 @@ impl Site {
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         let nobody = Attention::default();
         let tls = ClientTls::new(Some(&folder.path().join("ca.pem"))).unwrap();
-        let http: Arc<dyn TokenEndpoint> = Arc::new(HttpEndpoint::new(http_client(&tls).unwrap()));
+        let http: Arc<dyn TokenEndpoint> =
+            Arc::new(HttpEndpoint::new(http_client(&tls, &Route::direct()).unwrap()));
         let endpoint = |_: &_| Arc::clone(&http);
         let tokens =
             Tokens::start(&config.accounts, endpoint, &store, &clock, &nobody, &tracker, &stop);
         let smtp = config.accounts[0].app.provider.smtp.clone().unwrap();
         let pace = Pace::new(store, clock.clone(), nobody.clone());
         let route = Arc::new(SmtpRoute {
-            server: Arc::new(Server::new(Protocol::Smtp, smtp, tls)),
+            server: Arc::new(Server::new(Protocol::Smtp, smtp, tls, Route::direct())),
             tokens: Arc::new(tokens),
             pace: Arc::clone(&pace),
             stop: stop.clone(),

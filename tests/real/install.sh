@@ -14,8 +14,12 @@ parts='
 dovecot-imapd           | test -x /usr/lib/dovecot/imap-login
 dovecot-pop3d           | test -x /usr/lib/dovecot/pop3-login
 dovecot-submissiond     | test -x /usr/lib/dovecot/submission-login
+haproxy                 | PATH=$PATH:/usr/sbin command -v haproxy
 curl                    | command -v curl
 openssl                 | command -v openssl
+systemd                 | command -v systemd-analyze systemd-socket-activate
+sslscan                 | command -v sslscan
+faketime                | command -v faketime
 openssl-provider-legacy | openssl list -providers -provider legacy
 chromium                | test -x /usr/bin/chromium
 chromium-driver         | test -x /usr/bin/chromedriver
@@ -34,6 +38,7 @@ fdm                     | command -v fdm
 imapfilter              | command -v imapfilter
 mailutils               | command -v mail.mailutils
 esmtp                   | command -v esmtp
+fail2ban                | command -v fail2ban-regex
 sendemail               | command -v sendemail
 libio-socket-ssl-perl   | perl -MIO::Socket::SSL -e 1
 libauthen-sasl-perl     | perl -MAuthen::SASL -e 1

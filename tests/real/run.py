@@ -11,7 +11,7 @@ import re
 import sys
 from pathlib import Path
 
-from bench import direct, leaks, parts, passing, refusing, spooling
+from bench import balancing, banning, direct, leaks, parts, passing, refusing, scanning, service, spooling
 from bench.clients import CLIENTS, visit
 from bench.gatepost import ACCOUNTS, SYNC, Gatepost
 from bench.processes import Ground
@@ -37,8 +37,10 @@ def main():
 def test_servers(servers, binary, results):
     results.run_all(direct.tests(servers), THREADS)
     if binary:
+        results.run_all(service.tests(servers.ground, binary.resolve()), THREADS)
         test_sign_ins(suite.Bench(servers, binary.resolve()), results)
         test_gatepost(Gatepost(binary.resolve(), servers), results)
+        results.run_all(banning.tests(binary.resolve(), servers.ground), THREADS)
 
 
 def test_sign_ins(bench, results):
@@ -59,6 +61,12 @@ def test_gatepost(gatepost, results):
     results.run(f"{passing.TOGETHER} logins at once cost one token", lambda: passing.one_token(gatepost), always=True)
     results.run_all(client_tests(gatepost), THREADS)
     results.run_all([*passing.tests(gatepost), *refusing.tests(gatepost), *spooling.tests(gatepost)], THREADS)
+    results.run_all(scanning.tests(gatepost), THREADS)
+    haproxy = balancing.Haproxy(gatepost)
+    if results.run("HAProxy starts before gatepost", haproxy.start, always=True):
+        *visits, logged = haproxy.tests()
+        results.run_all(visits, THREADS)
+        results.run_all([logged], 1)
     results.run("Dovecot stops and comes back", lambda: refusing.upstream_down(gatepost))
     results.run("the token endpoint hangs", lambda: refusing.token_endpoint_hangs(gatepost))
     results.run("gatepost is stopped, killed and starts again", lambda: refusing.restart(gatepost))

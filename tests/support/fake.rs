@@ -101,6 +101,11 @@ impl Fake {
         Self { address, heard, accepted }
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// As the configuration writes it.
     pub fn endpoint(&self, tls: TlsMode) -> String {
         match tls {

@@ -6,6 +6,7 @@
 //! | `mod` | [`House`]: emulator and proxy; logins |
 //! | `wire` | [`Wire`]: one connection, for clients and for fake servers |
 //! | `fake` | [`Fake`]: an upstream that says what a test wants, certificates of any kind |
+//! | `proxy` | [`Proxy`]: an HTTP proxy that makes tunnels, or does not |
 //! | `cells` | [`Cells`]: tables of cases, of which each failure is named |
 //!
 //! Invariant: every wait is bounded, so that a fault shows as a failure and not as a test that hangs.
@@ -14,6 +15,7 @@
 
 mod cells;
 mod fake;
+mod proxy;
 mod wire;
 
 use std::fs;
@@ -34,6 +36,7 @@ use tokio_rustls::TlsConnector;
 
 pub use cells::Cells;
 pub use fake::{Authority, Fake, Leaf, admit, admit_greeted};
+pub use proxy::{Manner, Proxy};
 pub use wire::{LIMIT, Wire, within};
 
 /// The mailbox of all tests.
@@ -55,6 +58,12 @@ pub struct Settings {
     pub instead: Vec<(Protocol, String)>,
     /// CA certificates that the proxy trusts besides the emulator's.
     pub trusted: Vec<String>,
+    /// More keys at the top.
+    pub top: String,
+    /// More keys of each listener.
+    pub listener: &'static str,
+    /// More keys of each listener of SMTP.
+    pub smtp_listener: &'static str,
     /// More keys of the account, and tables behind it.
     pub account: &'static str,
     /// More keys of the provider.
@@ -68,6 +77,9 @@ impl Default for Settings {
             upstream_tls: TlsMode::Implicit,
             instead: Vec::new(),
             trusted: Vec::new(),
+            top: String::new(),
+            listener: "",
+            smtp_listener: "",
             account: "",
             provider: "",
         }
@@ -177,10 +189,15 @@ impl House {
 
     /// Adds a password that a person chose.
     pub async fn add_chosen(&self, name: &str, password: &str) {
+        self.add_chosen_from(name, password, &[]).await;
+    }
+
+    /// The same, for these networks alone.
+    pub async fn add_chosen_from(&self, name: &str, password: &str, from: &[&str]) {
         let store = Store::open(&self.state(), None).await.unwrap();
         let secret = Secret::new(password.as_bytes().to_vec());
         let hash = Hasher::new(&store).hash_chosen(MAILBOX, &secret).await.unwrap();
-        add(store, name, hash, &[], &[]).await;
+        add(store, name, hash, &[], from).await;
     }
 
     /// Revokes one, as another process would.
@@ -262,12 +279,14 @@ pub fn is_temporary(protocol: Protocol, answer: &str) -> bool {
 }
 
 fn configuration(settings: &Settings, emulator: &Emulator) -> String {
-    let mut text = String::from("state_dir = \"state\"\n");
+    let mut text = format!("state_dir = \"state\"\n{}\n", settings.top);
     for protocol in Protocol::ALL {
+        let own = if protocol == Protocol::Smtp { settings.smtp_listener } else { "" };
         for tls in LOCAL_TLS {
             text += &format!(
                 "[[listener]]\nprotocol = \"{protocol}\"\nlisten = \"127.0.0.1:0\"\n\
-                 tls = \"{tls}\"\nprovider = \"lab\"\n"
+                 tls = \"{tls}\"\nprovider = \"lab\"\n{}\n{own}\n",
+                settings.listener,
             );
         }
     }

@@ -153,9 +153,10 @@ impl Session {
                 Ok(())
             }
             (Item::Ready(expected), Some(Event::Ready(got))) if got == expected => Ok(()),
-            (Item::Failed { kind, wait, text }, Some(Event::Failed(rejection)))
+            (Item::Failed { kind, wait, text, exact }, Some(Event::Failed(rejection)))
                 if describe(rejection) == (kind.as_str(), *wait, said(rejection))
-                    && said(rejection).contains(text) =>
+                    && said(rejection).contains(text)
+                    && (!exact || said(rejection) == text) =>
             {
                 Ok(())
             }

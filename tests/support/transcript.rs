@@ -92,6 +92,8 @@ pub(crate) enum Item {
         kind: String,
         wait: Option<Duration>,
         text: String,
+        /// The text is all that is said, not a part.
+        exact: bool,
     },
 }
 
@@ -289,7 +291,13 @@ fn failed(rest: &str) -> Result<Item, String> {
         wait = Some(Duration::from_millis(millis));
         text = behind;
     }
-    Ok(Item::Failed { kind: kind.into(), wait, text: text.into() })
+    let exact = text.strip_prefix("is ");
+    Ok(Item::Failed {
+        kind: kind.into(),
+        wait,
+        text: exact.unwrap_or(text).into(),
+        exact: exact.is_some(),
+    })
 }
 
 fn refusal(rest: &str) -> Result<Refusal, String> {
@@ -299,7 +307,7 @@ fn refusal(rest: &str) -> Result<Refusal, String> {
         "bad_credentials" => Refusal::BadCredentials,
         "not_allowed_from_here" => Refusal::NotAllowedFromHere,
         "sign_in_needed" => Refusal::SignInNeeded { mailbox: text },
-        "throttled" => Refusal::Throttled,
+        "throttled" => Refusal::Throttled { wait: Duration::from_secs(60) },
         "upstream_busy" => Refusal::UpstreamBusy { said: text },
         "no_turn" => Refusal::NoTurn { reason: text },
         "upstream_down" => Refusal::UpstreamDown { reason: text },

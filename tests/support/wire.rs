@@ -1,15 +1,17 @@
 //! One connection, read by lines or by octets, in either role.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use gatepost::vocabulary::Protocol;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
@@ -57,6 +59,13 @@ impl Wire {
         Self::new(stream)
     }
 
+    /// The same from this address of the machine: on Linux all of 127.0.0.0/8 are.
+    pub async fn connect_from(source: &str, address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::new(source.parse().unwrap(), 0)).unwrap();
+        Self::new(within(LIMIT, "connect", socket.connect(address)).await.unwrap())
+    }
+
     /// Over an open connection.
     pub fn new(stream: TcpStream) -> Self {
         // So that each write is a segment of its own.
@@ -75,6 +84,16 @@ impl Wire {
         let name = ServerName::try_from("localhost").unwrap();
         let stream = within(LIMIT, "TLS handshake", trust.connect(name, self.stream)).await?;
         Ok(Self { stream: Box::new(stream), unread: Vec::new(), heard: self.heard })
+    }
+
+    /// The same with these octets right before the ClientHello, in one segment with it.
+    pub async fn start_tls_behind(
+        self,
+        head: &[u8],
+        trust: &TlsConnector,
+    ) -> std::io::Result<Self> {
+        let stream = Headed { stream: self.stream, head: head.to_vec() };
+        Self { stream: Box::new(stream), ..self }.start_tls(trust).await
     }
 
     /// TLS in the server's role.
@@ -200,6 +219,21 @@ impl Wire {
         within(3 * LIMIT, "octets", read).await
     }
 
+    /// All up to these octets, and they; `None` if the peer closes instead.
+    pub async fn until_octets(&mut self, end: &[u8]) -> Option<Vec<u8>> {
+        let read = async {
+            loop {
+                if let Some(at) = self.unread.windows(end.len()).position(|part| part == end) {
+                    return Some(self.unread.drain(..at + end.len()).collect());
+                }
+                if !self.fill().await.unwrap_or(false) {
+                    return None;
+                }
+            }
+        };
+        within(3 * LIMIT, "octets", read).await
+    }
+
     /// All that comes until the peer closes; a reset counts as that.
     pub async fn rest(&mut self) -> Vec<u8> {
         let read = async { while self.fill().await.unwrap_or(false) {} };
@@ -211,5 +245,42 @@ impl Wire {
     pub async fn expect_end(&mut self) {
         let rest = self.rest().await;
         assert!(rest.is_empty(), "the end was expected: {}", String::from_utf8_lossy(&rest));
+    }
+}
+
+/// Sends its head in one write with the first octets.
+struct Headed {
+    stream: Box<dyn Io>,
+    head: Vec<u8>,
+}
+
+impl AsyncRead for Headed {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Headed {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        octets: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        let head = std::mem::take(&mut self.head);
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &[&head, octets].concat()))?;
+        assert!(written >= head.len(), "a fresh connection takes a segment");
+        Poll::Ready(Ok(written - head.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -3,6 +3,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod paused;
+pub(crate) mod process;
 
 use std::io;
 use std::net::SocketAddr;

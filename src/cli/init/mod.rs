@@ -99,7 +99,7 @@ impl Then {
         let for_script = !(stdout().is_terminal() && stderr().is_terminal());
         let mut done = Done::default();
         let outcome = self.carry_out(config, answers, for_script, &mut done).await;
-        let settings = Settings { file: &config.file, state_dir: &config.state_dir, answers };
+        let settings = Settings { file: &config.file, answers };
         let password = done.password.as_ref();
         settings.show(password.map(|password| (!for_script).then_some(password)));
         settings.show_commands(done.password.is_some(), done.signed_in);

@@ -10,7 +10,6 @@ use crate::vocabulary::{Protocol, TlsMode};
 
 pub(super) struct Settings<'a> {
     pub(super) file: &'a Path,
-    pub(super) state_dir: &'a Path,
     pub(super) answers: &'a Answers,
 }
 
@@ -34,9 +33,9 @@ impl Settings<'_> {
         }
         if self.answers.listeners.iter().any(|listener| listener.tls != TlsMode::None) {
             ui::say(&format!(
-                "\nThe certificate is self-made, when gatepost first runs: accept it in the client,\n\
-                 or let it trust {}",
-                self.state_dir.join("listener.pem").display()
+                "\nThe certificate is self-made: accept it in the client, or let it trust what this prints:\n\
+                 {}",
+                self.command("certificate", false)
             ));
         }
     }

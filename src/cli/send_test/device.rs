@@ -15,9 +15,9 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::cli::ui;
-use crate::config::Endpoint;
-use crate::net::{ClientTls, Stream, start_tls};
-use crate::protocol::Reply;
+use crate::config::{Endpoint, Listener};
+use crate::net::{ClientTls, Deadline, HANDSHAKE, Stream, start_tls};
+use crate::protocol::{OWN_PROXY_HEADER, Reply};
 use crate::secret::Secret;
 use crate::vocabulary::TlsMode;
 
@@ -29,11 +29,11 @@ const ANSWER: Duration = Duration::from_secs(300);
 const LONGEST_REPLY: usize = 64 * 1024;
 
 /// Where the device is set to.
-pub(super) struct Panel {
-    /// The listener.
+pub(super) struct Panel<'a> {
+    /// Of the listener.
     pub(super) address: SocketAddr,
-    /// How TLS begins on it.
-    pub(super) tls: TlsMode,
+    /// How it is spoken to.
+    pub(super) listener: &'a Listener,
     /// Its certificate, which a device would not check.
     pub(super) certificate: PathBuf,
 }
@@ -46,18 +46,22 @@ pub(super) struct Device {
 
 impl Device {
     /// Connects, with TLS if the listener has it, and says EHLO.
-    pub(super) async fn connect(panel: &Panel) -> Result<Self> {
+    pub(super) async fn connect(panel: &Panel<'_>) -> Result<Self> {
         let address = panel.address;
         let Ok(Ok(socket)) = timeout(ANSWER, TcpStream::connect(address)).await else {
             bail!("nobody listens on {address}\nhint: gatepost run");
         };
+        let local = socket.local_addr()?;
         let mut device = Self { stream: Stream::accepted(socket)?, unread: Vec::new() };
-        if panel.tls == TlsMode::Implicit {
+        if panel.listener.is_balancer(local.ip()) {
+            device.write(OWN_PROXY_HEADER).await?;
+        }
+        if panel.listener.tls == TlsMode::Implicit {
             device = device.encrypt(panel).await?;
         }
         device.expect(220, "the greeting").await?;
         device.ask("EHLO [127.0.0.1]", 250).await?;
-        if panel.tls == TlsMode::StartTls {
+        if panel.listener.tls == TlsMode::StartTls {
             device.ask("STARTTLS", 220).await?;
             device = device.encrypt(panel).await?;
             device.ask("EHLO [127.0.0.1]", 250).await?;
@@ -99,12 +103,12 @@ impl Device {
         let _ = self.say("QUIT").await;
     }
 
-    async fn encrypt(self, panel: &Panel) -> Result<Self> {
+    async fn encrypt(self, panel: &Panel<'_>) -> Result<Self> {
         let Panel { address, certificate, .. } = panel;
         let tls = ClientTls::pinned(certificate)?;
         let (host, port) = (address.ip().to_string(), address.port());
         let endpoint = Endpoint { host, port, tls: TlsMode::Implicit };
-        let stream = start_tls(self.stream, &endpoint, &tls).await?;
+        let stream = start_tls(self.stream, &endpoint, &tls, Deadline::within(HANDSHAKE)).await?;
         Ok(Self { stream, unread: Vec::new() })
     }
 

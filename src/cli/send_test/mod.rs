@@ -17,7 +17,7 @@ use super::{UsageError, account, open, ui};
 use crate::clock::Clock;
 use crate::config::{Account, Config, ListenAddress, Listener};
 use crate::explain;
-use crate::net::ServerTls;
+use crate::net::CertificateSource;
 use crate::outbox::{Entry, Place, Spool, What, kept_as};
 use crate::protocol::Reply;
 use crate::store::Store;
@@ -57,9 +57,8 @@ pub(super) async fn send_test(file: &Path, args: Args) -> Result<()> {
         let hint = "gatepost send-test --to NAME@DOMAIN";
         return Err(UsageError::new(format!("{:?} is no address", args.to), hint).into());
     }
-    let certificate = listener.certificate.as_ref().map(|files| files.certificate.clone());
-    let certificate = certificate.unwrap_or_else(|| ServerTls::self_signed_file(&config.state_dir));
-    let panel = Panel { address, tls: listener.tls, certificate };
+    let certificate = CertificateSource::of(listener, &config.state_dir).files.certificate;
+    let panel = Panel { address, listener, certificate };
     ui::say(&format!("to the listener {}, as a device of {}", listener.name(), account.mailbox));
     let reply = hand_over(&store, &account, &panel, &args.to).await?;
     store.close().await;
@@ -75,7 +74,7 @@ pub(super) async fn send_test(file: &Path, args: Args) -> Result<()> {
 }
 
 /// Logs in with a password of its own, which is gone when this returns, and sends.
-async fn hand_over(store: &Store, account: &Account, panel: &Panel, to: &str) -> Result<Reply> {
+async fn hand_over(store: &Store, account: &Account, panel: &Panel<'_>, to: &str) -> Result<Reply> {
     let mailbox = account.mailbox.to_lowercase();
     // One may be left of a test that was broken off.
     store.revoke_password(&mailbox, PASSWORD).await?;

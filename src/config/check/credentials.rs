@@ -1,15 +1,19 @@
 //! What an app authenticates with: at most one thing, and one that its grant can use.
 
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 
+use super::super::credential::credential_file;
 use super::super::error::ConfigError;
 use super::super::{ClientCertificate, Credential, Grant, KeyFiles, SecretSource, raw};
 use super::{Checker, Secrets};
+use crate::confine::explain;
+use crate::private_file;
 
-const SECRET_REMEDY: &str = "write { env = \"NAME\" } or { file = \"PATH\" }";
+const SECRET_REMEDY: &str =
+    "write { env = \"NAME\" }, { file = \"PATH\" } or { credential = \"NAME\" }";
 
 impl Checker<'_> {
     pub(super) fn credential(
@@ -117,7 +121,7 @@ impl Checker<'_> {
         Ok(ClientCertificate { files, passphrase: passphrase.transpose()?, algorithm })
     }
 
-    fn secret(
+    pub(super) fn secret(
         &self,
         key: &str,
         written: Spanned<raw::SecretSource>,
@@ -125,10 +129,14 @@ impl Checker<'_> {
         let place = written.span();
         let error = |problem: String| self.error(&place, key, problem, SECRET_REMEDY);
         let source = written.into_inner();
-        let source = match (source.env, source.file) {
-            (Some(name), None) => SecretSource::Env(name),
-            (None, Some(file)) => SecretSource::File(self.path(&file)),
-            _ => return Err(error("it takes one of env and file".into())),
+        let source = match (source.env, source.file, source.credential) {
+            (Some(name), None, None) => SecretSource::Env(name),
+            (None, Some(file), None) => SecretSource::File(self.path(&file)),
+            (None, None, Some(name)) => {
+                self.credential_name(key, &place, &name)?;
+                SecretSource::Credential(name)
+            }
+            _ => return Err(error("it takes one of env, file and credential".into())),
         };
         if self.secrets == Secrets::Read {
             source.read().map_err(|problem| error(problem.to_string()))?;
@@ -136,11 +144,56 @@ impl Checker<'_> {
         Ok(source)
     }
 
+    /// The sealing key's file.
+    pub(super) fn key_file(
+        &self,
+        written: Option<Spanned<raw::StoreKey>>,
+    ) -> Result<Option<PathBuf>, ConfigError> {
+        const KEY: &str = "store.key";
+        let Some(written) = written else { return Ok(None) };
+        let place = written.span();
+        let key = written.into_inner();
+        match (key.file, key.credential) {
+            (Some(file), None) => Ok(Some(self.path(&file))),
+            (None, Some(name)) => {
+                self.credential_name(KEY, &place, &name)?;
+                credential_file(&name).map(Some).map_err(|error| {
+                    let remedy = "beside a running service, name the folder of its credentials: \
+                                  CREDENTIALS_DIRECTORY=/run/credentials/gatepost.service";
+                    self.error(&place, KEY, error.to_string(), remedy)
+                })
+            }
+            _ => {
+                let remedy = "write { file = \"PATH\" } or { credential = \"NAME\" }";
+                Err(self.error(&place, KEY, "it takes one of file and credential", remedy))
+            }
+        }
+    }
+
+    /// A file's name, which leads nowhere else.
+    fn credential_name(
+        &self,
+        key: &str,
+        place: &Range<usize>,
+        name: &str,
+    ) -> Result<(), ConfigError> {
+        let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        match !name.is_empty() && !name.starts_with('.') && name.chars().all(is_name) {
+            true => Ok(()),
+            false => {
+                let problem = format!("{name:?} is no name of a credential");
+                let remedy = "write the name that stands in LoadCredential=NAME:PATH";
+                Err(self.error(place, key, problem, remedy))
+            }
+        }
+    }
+
     fn readable(&self, key: &str, place: &Range<usize>, file: &Path) -> Result<(), ConfigError> {
         if self.secrets == Secrets::Leave {
             return Ok(());
         }
-        std::fs::read(file).map(drop).map_err(|error| {
+        private_file::read_regular(file).map(drop).map_err(|error| {
+            let error = explain(file, error);
             let problem = format!("{}: {error}", file.display());
             self.error(place, key, problem, "name a file that gatepost may read")
         })

@@ -1,9 +1,12 @@
 //! Listeners: no two on one address, no password in plain text on a network by mistake.
 
+use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use toml::Spanned;
+use url::Host;
 
 use super::super::error::{ConfigError, line_at};
 use super::super::{CertificateFiles, ListenAddress, Listener, raw};
@@ -75,6 +78,9 @@ impl Checker<'_> {
                 return Err(self.error(place, format!("{key}.certificate"), problem, remedy));
             }
         };
+        let names = self.names(key, &certificate, written.tls, written.names)?;
+        let proxy_protocol =
+            self.balancers(&format!("{key}.proxy_protocol"), written.proxy_protocol)?;
         let (delivery, bare_lf) =
             self.delivery(key, protocol, written.delivery, written.bare_lf)?;
         let line = line_at(self.text, place.start);
@@ -85,10 +91,67 @@ impl Checker<'_> {
             provider,
             upstream,
             certificate,
+            names,
+            proxy_protocol,
             delivery,
             bare_lf,
             line,
         })
+    }
+
+    /// Names for the self-made certificate.
+    fn names(
+        &self,
+        key: &str,
+        certificate: &Option<CertificateFiles>,
+        tls: TlsMode,
+        written: Option<Spanned<Vec<String>>>,
+    ) -> Result<Vec<String>, ConfigError> {
+        let Some(written) = written else { return Ok(Vec::new()) };
+        let key = format!("{key}.names");
+        let error = |problem: String, remedy: &str| {
+            Err(self.error(&written.span(), key.as_str(), problem, remedy))
+        };
+        if certificate.is_some() || tls == TlsMode::None {
+            let why =
+                if certificate.is_some() { "certificate has its own" } else { "there is no TLS" };
+            let remedy = "leave it out: the names are for the self-made certificate";
+            return error(format!("it means nothing here: {why}"), remedy);
+        }
+        let mut names = Vec::new();
+        for text in written.get_ref() {
+            match server_name(text) {
+                Some(name) => names.push(name),
+                None => {
+                    let remedy = "write what clients have as their server: [\"mail.contoso.com\"]";
+                    return error(
+                        format!("{text:?} is neither a host name nor an address"),
+                        remedy,
+                    );
+                }
+            }
+        }
+        Ok(names)
+    }
+
+    /// Who may speak for others. Not everybody: any client could then come from any address.
+    fn balancers(
+        &self,
+        key: &str,
+        written: Option<Spanned<Vec<Spanned<String>>>>,
+    ) -> Result<Vec<IpNet>, ConfigError> {
+        let Some(written) = written else { return Ok(Vec::new()) };
+        let error = |problem: String| {
+            let remedy = "name the load balancers' own addresses, or leave it out";
+            Err(self.error(&written.span(), key, problem, remedy))
+        };
+        let networks = written.get_ref().iter().map(|network| self.network(key, network));
+        let networks = networks.collect::<Result<Vec<IpNet>, _>>()?;
+        match networks.iter().find(|network| network.prefix_len() == 0) {
+            _ if networks.is_empty() => error("the list is empty".into()),
+            Some(network) => error(format!("{network} is everybody")),
+            None => Ok(networks),
+        }
     }
 
     /// Each is refused where it would mean nothing.
@@ -133,5 +196,65 @@ impl Checker<'_> {
             return Err(error("the list is empty".into()));
         }
         Ok(addresses)
+    }
+}
+
+/// A host name or address as certificates have it: in lower case, other letters in ASCII (RFC 5890).
+fn server_name(text: &str) -> Option<String> {
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return Some(ip.to_canonical().to_string());
+    }
+    match Host::parse(text).ok()? {
+        Host::Domain(name) => {
+            let is_label = |label: &str| {
+                let inside =
+                    label.bytes().all(|octet| octet.is_ascii_alphanumeric() || octet == b'-');
+                inside
+                    && (1..=63).contains(&label.len())
+                    && !label.starts_with('-')
+                    && !label.ends_with('-')
+            };
+            (name.len() <= 253 && name.split('.').all(is_label)).then_some(name)
+        }
+        // As odd as 0x7f.1: a person means something else.
+        Host::Ipv4(_) | Host::Ipv6(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::super::Config;
+
+    #[test]
+    fn names_are_host_names_or_addresses_of_the_self_made_certificate() {
+        let names = |listener: &str, names: &str| {
+            let text = format!(
+                "[[listener]]\nprotocol = \"imap\"\nlisten = \"127.0.0.1:1\"\n{listener}\nnames = [{names}]\n"
+            );
+            let config = Config::parse(Path::new("gatepost.toml"), &text);
+            config
+                .map(|config| config.listeners[0].names.clone())
+                .map_err(|error| error.to_string())
+        };
+        let implicit = "tls = \"implicit\"";
+        let good = r#""Mail.Contoso.com", "scanner-gw", "10.1.2.3", "fd00::1", "bücher.example""#;
+        let expected =
+            ["mail.contoso.com", "scanner-gw", "10.1.2.3", "fd00::1", "xn--bcher-kva.example"];
+        assert_eq!(names(implicit, good).unwrap(), expected);
+        for bad in
+            ["", "*.contoso.com", "a b", "a..b", "-a.example", "[::1]", "0x7f.1", "a_b", "mail:993"]
+        {
+            let error = names(implicit, &format!("{bad:?}")).unwrap_err();
+            assert!(
+                error.contains("listener[0].names") && error.contains("hint:"),
+                "{bad}: {error}"
+            );
+        }
+        for no_place in ["", "tls = \"implicit\"\ncertificate = \"a\"\nprivate_key = \"b\""] {
+            let error = names(no_place, "\"mail.contoso.com\"").unwrap_err();
+            assert!(error.contains("means nothing here"), "{error}");
+        }
     }
 }

@@ -4,8 +4,11 @@
 
 mod accounts;
 mod credentials;
+mod guard;
 mod listeners;
+mod networks;
 mod providers;
+mod proxy;
 mod submission;
 
 use std::collections::BTreeMap;
@@ -17,7 +20,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::error::{ConfigError, line_at};
-use super::{App, Config, Credential, Provider, raw};
+use super::{App, Config, Credential, Provider, Proxy, raw};
 
 /// What listeners and apps lead to if they don't say.
 pub const DEFAULT_PROVIDER: &str = "microsoft365";
@@ -43,23 +46,36 @@ pub(super) fn check(file: &Path, text: &str, secrets: Secrets) -> Result<Config,
             "leave the key out; the store is then in state_dir",
         ));
     }
-    let providers = checker.providers(raw.provider)?;
+    let proxy = checker.proxy(raw.proxy)?;
+    let providers = checker.providers(raw.provider, &proxy)?;
     let listeners = checker.listeners(raw.listener, &providers)?;
     let apps = checker.apps(raw.app, &providers)?;
     let accounts = checker.accounts(raw.account, &apps)?;
     let credentials = apps.values().filter_map(|app| app.credential.as_ref());
-    let secret_variables = credentials.filter_map(Credential::variable).map(str::to_owned);
+    let secret_variables =
+        credentials.clone().filter_map(Credential::variable).chain(proxy.variable());
+    let secret_variables = secret_variables.map(str::to_owned);
+    let mut files: Vec<PathBuf> = credentials.flat_map(Credential::files).collect();
+    files.extend(proxy.file());
+    files.extend(providers.values().filter_map(|provider| provider.ca_file.clone()));
+    let certificates = listeners.iter().filter_map(|listener| listener.certificate.as_ref());
+    files.extend(certificates.flat_map(|it| [it.certificate.clone(), it.private_key.clone()]));
     let mut config = Config {
         secret_variables: secret_variables.collect(),
         file: file.to_owned(),
         state_dir: checker.state_dir(raw.state_dir)?,
-        key_file: raw.store.key.map(|key| checker.path(&key.file)),
+        key_file: checker.key_file(raw.store.key)?,
         listeners,
         accounts,
         devices: Vec::new(),
         spool: checker.spool(raw.spool)?,
+        guard: checker.guard(raw.guard)?,
         on_attention: checker.command(raw.on_attention)?,
+        proxy,
+        confine: raw.confine.unwrap_or(true),
+        files,
     };
+    config.files.extend(config.key_file.iter().chain([&config.file]).cloned());
     config.devices = checker.devices(raw.device, &config)?;
     Ok(config)
 }
@@ -68,7 +84,7 @@ pub(super) type Providers = BTreeMap<String, Arc<Provider>>;
 /// The providers that need no table of their own.
 pub(super) fn built_in() -> Result<Providers, ConfigError> {
     let checker = Checker { file: Path::new(""), text: "", secrets: Secrets::Leave };
-    checker.providers(BTreeMap::new())
+    checker.providers(BTreeMap::new(), &Proxy::System)
 }
 
 type Apps = BTreeMap<String, Arc<App>>;

@@ -8,7 +8,7 @@ use toml::Spanned;
 use url::Url;
 
 use super::super::error::ConfigError;
-use super::super::{Endpoint, Limits, Provider, is_local, raw};
+use super::super::{Endpoint, Limits, Provider, Proxy, is_local, raw};
 use super::{ANY_TENANT, Checker, Providers};
 
 /// The built-in providers, in the form of the configuration.
@@ -18,6 +18,7 @@ impl Checker<'_> {
     pub(super) fn providers(
         &self,
         written: BTreeMap<String, Spanned<raw::Provider>>,
+        proxy: &Proxy,
     ) -> Result<Providers, ConfigError> {
         let built_in: BTreeMap<String, Spanned<raw::Provider>> = Checker {
             file: Path::new("built-in providers"),
@@ -30,13 +31,18 @@ impl Checker<'_> {
             .into_iter()
             .chain(written)
             .map(|(name, provider)| {
-                let provider = self.provider(&name, provider.into_inner())?;
+                let provider = self.provider(&name, provider.into_inner(), proxy)?;
                 Ok((name, Arc::new(provider)))
             })
             .collect()
     }
 
-    fn provider(&self, name: &str, written: raw::Provider) -> Result<Provider, ConfigError> {
+    fn provider(
+        &self,
+        name: &str,
+        written: raw::Provider,
+        proxy: &Proxy,
+    ) -> Result<Provider, ConfigError> {
         let key = |key: &str| format!("provider.{name}.{key}");
         let urls = [
             ("authorize_url", written.authorize_url.as_ref()),
@@ -86,6 +92,7 @@ impl Checker<'_> {
             graph_app_scopes: written.graph_app_scopes,
             limits: self.limits(&key("limits"), &written.limits, &Limits::default())?,
             ca_file: written.ca_file.map(|path| self.path(&path)),
+            proxy: proxy.clone(),
         })
     }
 

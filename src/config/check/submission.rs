@@ -1,7 +1,6 @@
 //! Devices, senders, limits, the spool: what the mail on its way out is held to.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,7 +50,7 @@ impl Checker<'_> {
         let networks = written
             .networks
             .iter()
-            .map(|network| self.network(&key("networks"), network, written.i_know));
+            .map(|network| self.device_network(&key("networks"), network, written.i_know));
         let networks = networks.collect::<Result<Vec<_>, _>>()?;
         if networks.is_empty() {
             let remedy = "write the device's address, as in [\"192.168.10.21/32\"]";
@@ -91,20 +90,14 @@ impl Checker<'_> {
         Ok(text.to_owned())
     }
 
-    fn network(
+    /// Not by mistake one from which many could send.
+    fn device_network(
         &self,
         key: &str,
         written: &Spanned<String>,
         i_know: bool,
     ) -> Result<IpNet, ConfigError> {
-        let text = written.get_ref();
-        let network = text.parse().or_else(|_| text.parse().map(|ip: IpAddr| ip.into()));
-        // An IPv4 client is known by its own address on every socket, so that one written as IPv6 would never match.
-        let Some(network) = network.ok().filter(|network| !is_mapped(network)) else {
-            let problem = format!("{text:?} is no network");
-            let remedy = "write an address or a network: \"192.168.10.21\", \"192.168.10.0/24\"";
-            return Err(self.error(&written.span(), key, problem, remedy));
-        };
+        let network = self.network(key, written)?;
         let widest = if matches!(network, IpNet::V4(_)) { WIDEST_IPV4 } else { WIDEST_IPV6 };
         if network.prefix_len() < widest && !i_know {
             let problem = format!(
@@ -201,7 +194,7 @@ impl Checker<'_> {
         })
     }
 
-    fn duration(
+    pub(super) fn duration(
         &self,
         key: &str,
         written: Option<&Spanned<String>>,
@@ -226,10 +219,6 @@ impl Checker<'_> {
             self.error(&written.span(), key, problem, "write \"25 MB\" or \"2 GiB\"")
         })
     }
-}
-
-fn is_mapped(network: &IpNet) -> bool {
-    matches!(network.addr(), IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some())
 }
 
 #[cfg(test)]

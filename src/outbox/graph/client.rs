@@ -18,14 +18,14 @@ use uuid::Uuid;
 use super::body::{Body, Flow, encode, encoded_length};
 use super::fault::{Fault, Said};
 use crate::config::{Provider, is_local};
-use crate::net::{ClientTls, HttpClient, HttpLimits, TlsError, http_client_within};
+use crate::net::{ClientTls, HttpClient, HttpLimits, Route, TlsError, http_client_within};
 use crate::oauth::retry_after;
 use crate::outbox::Outcome;
 use crate::secret::Secret;
 
 /// Four megabytes take a minute at half a megabit a second.
 const LIMITS: HttpLimits =
-    HttpLimits { connect: Some(Duration::from_secs(10)), request: Duration::from_secs(120) };
+    HttpLimits { connect: Duration::from_secs(10), request: Duration::from_secs(120) };
 
 /// Graph's `MailboxConcurrency` (Microsoft Graph throttling limits, Outlook service): more is answered with 429.
 const AT_ONCE: usize = 4;
@@ -63,7 +63,7 @@ impl Graph {
     /// The one of `provider`; none: it has no Graph.
     pub fn of(provider: &Provider, tls: &ClientTls) -> Result<Option<Arc<Self>>, TlsError> {
         let Some(base) = provider.graph.clone() else { return Ok(None) };
-        let http = http_client_within(tls, &LIMITS)?;
+        let http = http_client_within(tls, &Route::new(&provider.proxy)?, &LIMITS)?;
         Ok(Some(Arc::new(Self { http, base, places: Mutex::default() })))
     }
 

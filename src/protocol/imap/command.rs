@@ -82,6 +82,11 @@ impl Reader {
         }
     }
 
+    /// Whether the next line begins a command.
+    pub(super) fn is_between_commands(&self) -> bool {
+        self.pieces.is_empty() && self.literal.is_none()
+    }
+
     /// Drops the command under way if it is one of `names`; its tag. For a client that waits with its
     /// literal and should not send it.
     pub(super) fn abandon(&mut self, names: [&str; 2]) -> Option<String> {

@@ -3,7 +3,7 @@
 //! Invariant: the greeting and every `CAPABILITY` list the same, gatepost's own capabilities: many clients
 //! log in as their first command. What the upstream can do is told with the answer to the login.
 
-use super::super::frontend::{Action, Closing, Dialect, LocalTls};
+use super::super::frontend::{Action, Closing, Dialect, LocalTls, first_words, is_http_method};
 use super::super::input::{Input, TooLong};
 use super::super::refusal::Refusal;
 use super::super::sasl::{self, Failure, Mechanism};
@@ -37,6 +37,13 @@ impl Dialect for ImapFrontend {
         }))
     }
 
+    /// What stands first is the tag, which may be any word; what follows a real one is a command's name.
+    fn is_http(&self, line: &[u8]) -> bool {
+        let (tag, name) = first_words(line);
+        let is_name = !name.is_empty() && name.iter().all(u8::is_ascii_alphabetic);
+        self.reader.is_between_commands() && is_http_method(tag) && !is_name
+    }
+
     fn reset(&mut self) {
         *self = Self::default();
     }
@@ -68,7 +75,9 @@ impl Dialect for ImapFrontend {
             Refusal::BadCredentials => "AUTHENTICATIONFAILED",
             Refusal::NotAllowedFromHere => "AUTHORIZATIONFAILED",
             Refusal::NotPermitted { .. } => "CONTACTADMIN",
-            Refusal::Throttled | Refusal::UpstreamBusy { .. } | Refusal::NoTurn { .. } => "LIMIT",
+            Refusal::Throttled { .. } | Refusal::UpstreamBusy { .. } | Refusal::NoTurn { .. } => {
+                "LIMIT"
+            }
             Refusal::SignInNeeded { .. } | Refusal::UpstreamDown { .. } | Refusal::ShuttingDown => {
                 "UNAVAILABLE"
             }
@@ -87,6 +96,9 @@ impl Dialect for ImapFrontend {
 
     fn goodbye(&mut self, closing: Closing) -> Vec<u8> {
         match closing {
+            Closing::Displaced => {
+                format!("* BYE [UNAVAILABLE] {}\r\n", closing.text()).into_bytes()
+            }
             Closing::Quit => format!("* BYE gatepost\r\n{} OK bye\r\n", self.tag).into_bytes(),
             _ => format!("* BYE {}\r\n", closing.text()).into_bytes(),
         }

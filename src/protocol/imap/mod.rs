@@ -2,7 +2,9 @@
 
 mod command;
 mod frontend;
+mod talk;
 mod upstream;
 
 pub(super) use frontend::ImapFrontend;
+pub(super) use talk::ImapTalk;
 pub(super) use upstream::ImapUpstream;

@@ -133,6 +133,18 @@ impl Dialect for ImapUpstream {
         }
     }
 
+    /// A tag or a star, and a word. The longest is `* PREAUTH`.
+    fn status<'a>(&self, line: &'a str) -> &'a str {
+        match line.split_once(' ') {
+            Some((tag, text)) if tag.len() <= "g1".len() => {
+                let word = text.split(' ').next().unwrap_or_default().len();
+                let end = tag.len() + 1 + word.min("PREAUTH".len());
+                line.get(..end).unwrap_or_default()
+            }
+            _ => line.get(..4).unwrap_or_default(),
+        }
+    }
+
     fn tls_started(&mut self) -> Action {
         self.encrypted = true;
         self.capabilities.clear();
@@ -148,6 +160,8 @@ fn rejection(line: &str) -> Rejection {
     let code = between(line, "[", "]").unwrap_or_default().to_ascii_uppercase();
     match code.split(' ').next().unwrap_or_default() {
         "UNAVAILABLE" | "INUSE" | "LIMIT" | "SERVERBUG" => busy(line),
+        // RFC 2221: the mailbox is elsewhere. gatepost shows a token to nobody but whom the configuration names.
+        "REFERRAL" => not_permitted(line),
         "AUTHORIZATIONFAILED" | "NOPERM" | "CONTACTADMIN" | "CANNOT" | "PRIVACYREQUIRED" => {
             not_permitted(line)
         }

@@ -52,7 +52,7 @@ impl Dialect for Pop3Frontend {
             Refusal::BadCredentials | Refusal::NotAllowedFromHere => "AUTH",
             Refusal::NotPermitted { .. } => "SYS/PERM",
             Refusal::SignInNeeded { .. }
-            | Refusal::Throttled
+            | Refusal::Throttled { .. }
             | Refusal::UpstreamBusy { .. }
             | Refusal::NoTurn { .. }
             | Refusal::UpstreamDown { .. }
@@ -64,7 +64,9 @@ impl Dialect for Pop3Frontend {
     fn goodbye(&mut self, closing: Closing) -> Vec<u8> {
         match closing {
             Closing::Quit => b"+OK bye\r\n".to_vec(),
-            Closing::ShuttingDown => format!("-ERR [SYS/TEMP] {}\r\n", closing.text()).into_bytes(),
+            Closing::ShuttingDown | Closing::Displaced => {
+                format!("-ERR [SYS/TEMP] {}\r\n", closing.text()).into_bytes()
+            }
             _ => format!("-ERR {}\r\n", closing.text()).into_bytes(),
         }
     }

@@ -65,8 +65,9 @@ impl Dialect for SmtpFrontend {
         let code = match refusal {
             Refusal::BadCredentials | Refusal::NotAllowedFromHere => "535 5.7.8",
             Refusal::NotPermitted { .. } => "550 5.7.1",
-            Refusal::SignInNeeded { .. } | Refusal::UpstreamDown { .. } => "454 4.7.0",
-            Refusal::Throttled => "454 4.7.1",
+            Refusal::SignInNeeded { .. }
+            | Refusal::Throttled { .. }
+            | Refusal::UpstreamDown { .. } => "454 4.7.0",
             Refusal::UpstreamBusy { .. } | Refusal::ShuttingDown => "454 4.3.2",
             // RFC 5321 section 4.2.1: the one code that ends a session whatever the command.
             Refusal::NoTurn { .. } => "421 4.3.2",
@@ -137,7 +138,7 @@ pub(super) fn goodbye(closing: Closing) -> Vec<u8> {
         Closing::Quit => return b"221 2.0.0 bye\r\n".to_vec(),
         Closing::TooLong => "500 5.5.2",
         Closing::Deadline | Closing::Idle => "421 4.4.2",
-        Closing::ShuttingDown => "421 4.3.2",
+        Closing::ShuttingDown | Closing::Displaced => "421 4.3.2",
         _ => "421 4.7.0",
     };
     format!("{code} {}\r\n", closing.text()).into_bytes()
@@ -151,7 +152,7 @@ pub fn session_refusal(refusal: &Refusal) -> Vec<u8> {
         Refusal::SignInNeeded { .. } => "451 4.7.0",
         Refusal::UpstreamDown { .. } => "451 4.3.0",
         Refusal::UpstreamBusy { .. } => "451 4.3.2",
-        Refusal::Throttled => "450 4.7.1",
+        Refusal::Throttled { .. } => "450 4.7.1",
         Refusal::BadCredentials | Refusal::NotAllowedFromHere | Refusal::NotPermitted { .. } => {
             "550 5.7.1"
         }

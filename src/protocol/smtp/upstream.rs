@@ -110,6 +110,7 @@ impl Dialect for SmtpUpstream {
         match line.get(4..) {
             Some(_) if self.reply.len() > MAX_REPLY => {}
             Some(text) if !first => self.reply += &format!(" {text}"),
+            None if !first => {}
             _ => self.reply += line,
         }
         // The first line of the EHLO answer is the server's name.

@@ -8,11 +8,32 @@ from bench.processes import CERTS, Failure, accepts, run
 
 PROTOCOLS = ["imap", "pop3", "smtp"]
 LOCAL_TLS = ["none", "starttls", "implicit"]
-LAB, LAB_STARTTLS = "lab", "lab-starttls"
+L    def own_certificate_sections(self):
+        """Listeners with an administrator's certificate, of an RSA key."""
+        certificate, key = self.folder / "own.pem", self.folder / "own.key"
+        run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "90", "-subj", "/CN=localhost",
+             "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", key, "-out", certificate])
+        for tls in ["implicit", "starttls"]:
+            port = self.own_certificate_ports[tls] = self.ground.ports.next()
+            yield (f'[[listener]]\nprotocol = "imap"\nlisten = "localhost:{port}"\ntls = "{tls}"\n'
+                   f'provider = "{LAB}"\ncertificate = "{certificate}"\nprivate_key = "{key}"')
+
+    def balanced_sections(self):
+        for protocol in PROTOCOLS:
+            for tls in BALANCED:
+                port = self.balanced[protocol, tls] = self.ground.ports.next()
+                yield (f'[[listener]]\nprotocol = "{protocol}"\nlisten = "127.0.0.1:{port}"\n'
+                       f'tls = "{tls}"\nprovider = "{LAB}"\nproxy_protocol = ["{BALANCER}"]')
+
+, LAB_STARTTLS = "lab", "lab-starttls"
 SECRET_VARIABLE = "GATEPOST_REAL_CLIENT_SECRET"
 
 PRINTER, SYNC, IDLE, LARGE, BRIEF, COUNTED, SPOOLED = (
     parts.mailbox(name) for name in ["printer", "sync", "idle", "large", "brief", "counted", "spooled"])
+
+# The load balancer's address, and the local TLS of the listeners behind it.
+BALANCER = "127.0.0.2"
+BALANCED = ["none", "implicit"]
 
 # How the ports of the listeners with delivery = "spool" are told from the other ones for SMTP.
 SPOOL = "spool"
@@ -43,6 +64,8 @@ class Gatepost:
         self.state = self.folder / "state"
         self.configuration = self.folder / "gatepost.toml"
         self.ports = {}
+        self.own_certificate_ports = {}
+        self.balanced = {}
         self.traps = {(kind, protocol): trap.Trap(kind, protocol) for kind in trap.KINDS for protocol in PROTOCOLS}
         self.accounts = {**ACCOUNTS, **{trap_mailbox(kind): (f"trap-{kind}", parts.APP, None) for kind in trap.KINDS}}
         self.passwords = {}
@@ -60,6 +83,8 @@ class Gatepost:
         for provider in self.providers():
             sections.append(self.provider_section(provider))
             sections += self.listener_sections(provider)
+        sections += self.own_certificate_sections()
+        sections += self.balanced_sections()
         apps = {(provider, app) for provider, app, _ in self.accounts.values()}
         sections += [self.app_section(provider, app, secret_file) for provider, app in sorted(apps)]
         sections += [self.account_section(mailbox, *entry) for mailbox, entry in self.accounts.items()]
@@ -95,6 +120,7 @@ class Gatepost:
             yield (f'[[listener]]\nprotocol = "smtp"\nlisten = "localhost:{port}"\n'
                    f'tls = "{tls}"\nprovider = "{provider}"\ndelivery = "spool"')
 
+AB
     def app_section(self, provider, app, secret_file):
         head = f'[app.{provider}-{app}]\nprovider = "{provider}"\nclient_id = "{app}"\n'
         if app == parts.PERSON:

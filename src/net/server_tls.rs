@@ -1,0 +1,266 @@
+//! TLS in the server's role, towards clients, with a certificate that can be replaced while it is served.
+//!
+//! Invariant: a certificate is served together with the key that belongs to it, or not at all; another one changes
+//! nothing for handshakes and sessions that have begun.
+
+use std::fs::{self, Metadata};
+use std::io;
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::SystemTime;
+
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{Acceptor, ClientHello};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{AlertDescription, Error, InconsistentKeys, PeerIncompatible, ServerConfig};
+use tokio::io::AsyncWriteExt;
+use tokio_rustls::LazyConfigAcceptor;
+use zeroize::Zeroizing;
+
+use super::tls::{config_error, pem_error, plain, provider};
+use super::{Certificate, Stream, TlsError};
+use crate::config::{CertificateFiles, Listener};
+use crate::private_file::{self, PrivateFileError};
+
+/// The largest file that is read: chains of five certificates have 10 KB.
+const LARGEST: u64 = 1024 * 1024;
+
+/// The server's role for the listeners of one certificate.
+#[derive(Clone)]
+pub struct ServerTls(Arc<Shared>);
+
+struct Shared {
+    source: CertificateSource,
+    served: RwLock<Served>,
+}
+
+/// What new connections get.
+#[derive(Clone)]
+struct Served {
+    /// A new one for each certificate, so that no session that is resumed was begun with another one.
+    config: Arc<ServerConfig>,
+    key: Arc<CertifiedKey>,
+    certificate: Arc<Certificate>,
+    read_from: Stamps,
+}
+
+/// Where a certificate and its key are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateSource {
+    /// Both files.
+    pub files: CertificateFiles,
+    /// gatepost has made them, so that nobody else may read the key.
+    pub self_made: bool,
+}
+
+impl ServerTls {
+    /// With what is in the files now.
+    pub fn open(source: CertificateSource) -> Result<Self, TlsError> {
+        let served = read(&source)?;
+        Ok(Self(Arc::new(Shared { source, served: RwLock::new(served) })))
+    }
+
+    /// Where its certificate comes from.
+    pub fn source(&self) -> &CertificateSource {
+        &self.0.source
+    }
+
+    /// The certificate that is served.
+    pub fn certificate(&self) -> Arc<Certificate> {
+        self.served().certificate
+    }
+
+    /// Whether its files are other ones than those that are served. Symbolic links are followed, so that one that
+    /// leads elsewhere is seen too.
+    pub fn is_outdated(&self) -> bool {
+        Stamps::of(&self.0.source.files).ok().as_ref() != Some(&self.served().read_from)
+    }
+
+    /// Reads the files anew; `true`: another certificate or key is served from now on. After an error the former one
+    /// still is.
+    pub fn reload(&self) -> Result<bool, TlsError> {
+        let new = read(&self.0.source)?;
+        let mut served = self.0.served.write().unwrap_or_else(PoisonError::into_inner);
+        let is_other = served.certificate != new.certificate;
+        match is_other {
+            true => *served = new,
+            // The same again: what clients remember of their sessions stays good.
+            false => served.read_from = new.read_from,
+        }
+        Ok(is_other)
+    }
+
+    /// Whether a listener has it.
+    pub fn is_in_use(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+
+    /// The handshake with a client, with the certificate that is served when it connects.
+    pub async fn accept(&self, stream: Stream) -> io::Result<Stream> {
+        let Served { config, key, .. } = self.served();
+        let mut start = LazyConfigAcceptor::new(Acceptor::default(), plain(stream)?).await?;
+        let refused = refusal(&start.client_hello(), &key);
+        if let Some((alert, error)) = refused {
+            start.io.write_all(&fatal(alert)).await?;
+            return Err(io::Error::other(error));
+        }
+        let stream = start.into_stream(config).await?;
+        Ok(Stream::Tls(Box::new(stream.into())))
+    }
+
+    fn served(&self) -> Served {
+        self.0.served.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl CertificateSource {
+    /// That of a listener: its own, or gatepost's.
+    pub fn of(listener: &Listener, state_dir: &Path) -> Self {
+        match &listener.certificate {
+            Some(files) => Self::given(files),
+            None => Self::own(state_dir),
+        }
+    }
+
+    /// An administrator's own.
+    pub fn given(files: &CertificateFiles) -> Self {
+        Self { files: files.clone(), self_made: false }
+    }
+
+    /// What its certificate says, without a look at the key.
+    pub fn certificate(&self) -> Result<Certificate, TlsError> {
+        let path = &self.files.certificate;
+        let chain = chain(path, &read_file(path)?)?;
+        Certificate::first_of(&chain).ok_or_else(|| pem_error(path, "it is no X.509 certificate"))
+    }
+}
+
+/// TLS_FALLBACK_SCSV: the client has failed with a newer version, and tries an older one (RFC 7507 section 4).
+const FALLBACK: u16 = 0x5600;
+
+/// The first and last cipher suites of TLS 1.3 (RFC 8446 appendix B.4).
+const TLS13_SUITES: RangeInclusive<u16> = 0x1301..=0x1305;
+
+/// What rustls would let pass, or refuse behind its ServerHello alone: somebody on the way has talked the client out of
+/// TLS 1.3 (TLS 1.3 has a mark of its own against that, RFC 8446 section 4.1.3, which old clients don't know), or the
+/// client takes no signature that this key can make.
+fn refusal(hello: &ClientHello<'_>, key: &CertifiedKey) -> Option<(AlertDescription, Error)> {
+    let offers =
+        |is: &dyn Fn(u16) -> bool| hello.cipher_suites().iter().any(|suite| is(u16::from(*suite)));
+    if offers(&|suite| suite == FALLBACK) && !offers(&|suite| TLS13_SUITES.contains(&suite)) {
+        let alert = AlertDescription::InappropriateFallback;
+        return Some((alert, Error::AlertReceived(alert)));
+    }
+    let fits = key.key.choose_scheme(hello.signature_schemes()).is_some();
+    let error = PeerIncompatible::NoSignatureSchemesInCommon;
+    (!fits).then(|| (AlertDescription::HandshakeFailure, Error::PeerIncompatible(error)))
+}
+
+/// A fatal alert in a record of its own (RFC 8446 section 6).
+fn fatal(alert: AlertDescription) -> [u8; 7] {
+    [0x15, 3, 3, 0, 2, 2, u8::from(alert)]
+}
+
+/// Both files, if they belong together and nobody has written to them meanwhile: they are two, and are not replaced
+/// in one moment.
+fn read(source: &CertificateSource) -> Result<Served, TlsError> {
+    let CertificateFiles { certificate, private_key } = &source.files;
+    let before = Stamps::of(&source.files)?;
+    let chain = chain(certificate, &read_file(certificate)?)?;
+    let about = Certificate::first_of(&chain)
+        .ok_or_else(|| pem_error(certificate, "it is no X.509 certificate"))?;
+    let key = Zeroizing::new(match source.self_made {
+        true => private_file::read(private_key)?,
+        false => read_file(private_key)?,
+    });
+    let key = PrivateKeyDer::from_pem_slice(&key).map_err(|_| {
+        pem_error(
+            private_key,
+            "it has no private key that can be read (one with a passphrase can't)",
+        )
+    })?;
+    let provider = provider();
+    let key = CertifiedKey::from_der(chain, key, &provider).map_err(|error| match error {
+        Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => TlsError::Mismatch {
+            certificate: certificate.clone(),
+            private_key: private_key.clone(),
+        },
+        error => pem_error(private_key, error),
+    })?;
+    if Stamps::of(&source.files)? != before {
+        return Err(TlsError::Changing(certificate.clone()));
+    }
+    let key = Arc::new(key);
+    let config = Arc::new(config(provider, Arc::clone(&key))?);
+    Ok(Served { config, key, certificate: Arc::new(about), read_from: before })
+}
+
+/// TLS 1.2 and 1.3, as rustls has them: forward secrecy and AEAD alone. Sessions are remembered in memory and not in
+/// tickets, so that no key that lives long opens what was recorded.
+fn config(provider: Arc<CryptoProvider>, key: Arc<CertifiedKey>) -> Result<ServerConfig, TlsError> {
+    Ok(ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(config_error)?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(key))))
+}
+
+fn chain(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    match chain {
+        Ok(chain) if chain.is_empty() => Err(pem_error(path, "it has no certificate")),
+        Ok(chain) => Ok(chain),
+        Err(error) => Err(pem_error(path, error)),
+    }
+}
+
+/// A pipe or a device would be waited for without end.
+fn read_file(path: &Path) -> Result<Vec<u8>, TlsError> {
+    let about = fs::metadata(path).map_err(at(path))?;
+    if !about.is_file() || about.len() > LARGEST {
+        return Err(pem_error(path, "it is no file, or far too large"));
+    }
+    Ok(fs::read(path).map_err(at(path))?)
+}
+
+/// Names the file in an error of the system's.
+fn at(path: &Path) -> impl FnOnce(io::Error) -> PrivateFileError + '_ {
+    move |why| PrivateFileError::Io { path: path.to_owned(), why }
+}
+
+/// By what a file is told from another one, or from what was in it before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stamp {
+    modified: Option<SystemTime>,
+    length: u64,
+    /// Device and number; one that was renamed into the place of another may have the other's time.
+    identity: (u64, u64),
+}
+
+/// Of the certificate and the key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stamps([Stamp; 2]);
+
+impl Stamps {
+    fn of(files: &CertificateFiles) -> Result<Self, TlsError> {
+        let stamp =
+            |path: &Path| fs::metadata(path).map(|about| Stamp::of(&about)).map_err(at(path));
+        Ok(Self([stamp(&files.certificate)?, stamp(&files.private_key)?]))
+    }
+}
+
+impl Stamp {
+    fn of(about: &Metadata) -> Self {
+        #[cfg(unix)]
+        let identity = {
+            use std::os::unix::fs::MetadataExt;
+            (about.dev(), about.ino())
+        };
+        #[cfg(not(unix))]
+        let identity = (0, 0);
+        Self { modified: about.modified().ok(), length: about.len(), identity }
+    }
+}

@@ -1,0 +1,23 @@
+//! The configuration is exchanged while gatepost runs, and gatepost stops while it is used.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | `proxy` | the proxy as a process |
+//! | `reloads` | what another configuration changes, and what it leaves alone |
+//! | `files` | configurations that can't be read, or can't be had |
+//! | `stops` | what sessions hear of a stop |
+#![cfg(unix)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "tests"
+)]
+
+mod files;
+mod proxy;
+mod reloads;
+mod stops;
+#[path = "../support/mod.rs"]
+mod support;
