@@ -6,7 +6,7 @@ compiler=$1
 shift
 case " $* " in
   *" --crate-name gatepost "*)
-    set -- "$@" -Ccodegen-units=16 -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+    set -- "$@" -Ccodegen-units=16 -Cdebuginfo=0 -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
       -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table
     ;;
 esac
