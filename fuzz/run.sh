@@ -77,7 +77,7 @@ dictionary() {
     *_pop3) echo pop3 ;;
     *_smtp | smtp_*) echo smtp ;;
     sasl | challenge) echo sasl ;;
-    config) echo config ;;
+    config | proxy_header) echo "$1" ;;
     header | mime | graph_recipients) echo message ;;
     *) echo json ;;
   esac

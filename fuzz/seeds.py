@@ -141,6 +141,8 @@ FOOT = (
     b'"size":%d,"bounce":false,"mends":["Date was missing"]}'
 )
 
+V2 = b"\r\n\r\n\0\r\nQUIT\n"
+
 # Targets that no dialogue speaks to.
 BY_HAND = {
     "challenge": [
@@ -184,6 +186,19 @@ BY_HAND = {
         (0, b"Content-Type: application/pdf\r\nContent-Transfer-Encoding: base64\r\n\r\n" + b"JVBERi0xLjQK\r\n" * 20),
         (0, b"Content-Type: multipart/digest; boundary=\"--=:\"\r\n\r\n----=:\r\n\r\nSubject: a\r\n\r\nb\r\n----=:--\r\n"),
     ],
+    "proxy_header": [
+        (flags, wire)
+        for flags in (0, 1)
+        for wire in (
+            b"PROXY TCP4 192.0.2.1 198.51.100.1 56324 143\r\na NOOP\r\n",
+            b"PROXY TCP6 2001:db8::1 2001:db8::2 1 993\r\n",
+            b"PROXY UNKNOWN ffff::1 x\r\n",
+            V2 + b"\x20\x00\0\0EHLO x\r\n",
+            V2 + b"\x21\x11\0\x0c\xc0\0\2\1\xc6\x33\x64\1\xdc\4\0\x8fEHLO x\r\n",
+            V2 + b"\x21\x21\0\x27" + b"\xfd" + bytes(31) + b"\1\2\0\x8f\4\0\0",
+            V2 + b"\x21\x11\0\x13\xc0\0\2\1\xc6\x33\x64\1\xdc\4\0\x8f\3\0\4\0\0\0\0",
+        )
+    ],
     "redirect": [
         (0, b"code=0.AX&state=abc&session_state=1&iss=https%3A%2F%2Flogin.microsoftonline.com%2Ft%2Fv2.0"),
         (0, b"error=access_denied&error_description=AADSTS65004%3A+declined.+Trace+ID%3A+1&state=abc"),
@@ -223,6 +238,8 @@ BY_HAND = {
     "smtp_watch": [
         (2, b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nx\r\n.\r\n\x00250 ok\r\n250-x\r\n250 ok\r\n354 x\r\n554 no\r\n"),
         (4, b"MAIL FROM:<a@b> SIZE=9\r\nRCPT TO:<c@good.example>\r\nBDAT 3\r\nabcBDAT 3 LAST\r\ndefQUIT\r\n"),
+        (12, b"QUIT\r\nBDAT\r\n"),
+        (12, b"MAIL FROM:<a@b>\r\nRCPT TO:<c@good.example>\r\nBDAT 1 LAST\r\nxBDAT\r\n"),
         (5, b"MAIL FROM:<a@b>\r\nRCPT TO:<c@good.example>\r\nDATA\r\nx\n.\nRCPT TO:<x@evil.com>\r\n.\r\n"),
     ],
     "spool_entry": [

@@ -25,7 +25,7 @@ use serde_json::json;
 type Check = fn(&[u8]);
 
 /// The targets of `fuzz/fuzz_targets`, and what they call.
-const TARGETS: [(&str, Check); 21] = [
+const TARGETS: [(&str, Check); 22] = [
     ("challenge", fuzz::upstream::check_challenge),
     ("claims", fuzz::tokens::check_claims),
     ("config", fuzz::config::check),
@@ -36,6 +36,7 @@ const TARGETS: [(&str, Check); 21] = [
     ("graph_recipients", fuzz::graph::check_recipients),
     ("header", fuzz::mend::check),
     ("mime", fuzz::mime::check),
+    ("proxy_header", fuzz::proxy_header::check),
     ("redirect", fuzz::redirect::check),
     ("sasl", fuzz::sasl::check),
     ("smtp_content", fuzz::smtp_content::check),

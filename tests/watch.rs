@@ -218,6 +218,18 @@ fn chunks_that_are_sent_ahead_count() {
     }
 }
 
+/// The upstream's answer to a message counts, also when the device's session has ended meanwhile.
+#[test]
+fn a_message_counts_whose_answer_comes_late() {
+    let late = Ways { client: Split::Whole, server: Split::Whole, late: true };
+    for ways in [&WHOLE, &late] {
+        let input = b"MAIL FROM:<a@b>\r\nRCPT TO:<c@good.example>\r\nBDAT 1 LAST\r\nxBDAT\r\n";
+        assert_eq!(session(Some(rules()), false, input, ways).noticed, [sent(1)]);
+        // Found by the fuzz target smtp_watch: whether this was noticed depended on when it came.
+        assert_eq!(session(Some(rules()), false, b"QUIT\r\nBDAT\r\n", ways).noticed, []);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 6000, failure_persistence: None, ..ProptestConfig::default() })]
 

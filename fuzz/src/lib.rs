@@ -23,6 +23,7 @@ pub mod frontend;
 pub mod graph;
 pub mod mend;
 pub mod mime;
+pub mod proxy_header;
 pub mod redirect;
 pub mod sasl;
 pub mod smtp_content;

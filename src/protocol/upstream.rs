@@ -142,7 +142,7 @@ pub(super) trait Dialect: Send {
     fn line(&mut self, line: &str) -> Action;
     /// What of a line is its status, a code or a `-ERR`, and not its text.
     fn status<'a>(&self, line: &'a str) -> &'a str {
-        first_four(line).trim_end()
+        beginning(line, 4).trim_end()
     }
     /// TLS is on: what to say first (RFC 3501 section 6.2.1, RFC 3207 section 4.2: ask anew).
     fn tls_started(&mut self) -> Action;
@@ -245,9 +245,9 @@ impl Upstream {
     }
 }
 
-/// `-ERR`, or a code and what follows it; all of a line that has no more.
-pub(super) fn first_four(line: &str) -> &str {
-    let end = line.char_indices().nth(4).map_or(line.len(), |(end, _)| end);
+/// So many characters of a line; all, if it has fewer: `+OK` is a whole answer (RFC 1939 section 3).
+pub(super) fn beginning(line: &str, count: usize) -> &str {
+    let end = line.char_indices().nth(count).map_or(line.len(), |(at, _)| at);
     line.get(..end).unwrap_or_default()
 }
 

@@ -5,7 +5,7 @@
 
 use super::super::sasl::Xoauth2;
 use super::super::upstream::{
-    Action, Dialect, Goal, Rejection, Welcome, broken, busy, first_four, known_rejection,
+    Action, Dialect, Goal, Rejection, Welcome, beginning, broken, busy, known_rejection,
     not_permitted, token_rejected,
 };
 use crate::secret::Secret;
@@ -141,7 +141,7 @@ impl Dialect for ImapUpstream {
                 let end = tag.len() + 1 + word.min("PREAUTH".len());
                 line.get(..end).unwrap_or_default()
             }
-            _ => first_four(line),
+            _ => beginning(line, 4),
         }
     }
 

@@ -366,8 +366,11 @@ impl Watch {
             return if code == 421 { Some(refused(code, said)) } else { self.lost() };
         };
         let positive = (200..300).contains(&code);
+        let over = matches!(self.client, Client::Over);
         match (awaited, code) {
-            _ if matches!(self.client, Client::Over) => {}
+            // What the client may send now is of no account any more; what became of its messages is.
+            (Awaited::Odd, _) | (_, 300..400) if over => return None,
+            (Awaited::Data, _) if over => {}
             (Awaited::Data, 354) => {
                 self.client = Client::Content(Content::new());
                 return None;
