@@ -105,3 +105,25 @@ impl Head {
         self.octets.get(..self.length).unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// `>` before what the client sends, `<` before what the server does; whether it is settled behind each.
+    pub(in crate::protocol) fn settled(protocol: Protocol, talk: &[(&str, bool)]) {
+        for piece in [1, 2, 3, usize::MAX] {
+            let mut seen = Talk::new(protocol);
+            for (step, expected) in talk {
+                let (side, bytes) = step.split_at(1);
+                for part in bytes.as_bytes().chunks(piece) {
+                    match side {
+                        ">" => seen.client(part),
+                        _ => seen.server(part),
+                    }
+                }
+                assert_eq!(seen.is_settled(), *expected, "behind {step:?} in pieces of {piece}");
+            }
+        }
+    }
+}

@@ -99,23 +99,11 @@ impl Lines {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::super::super::talk::tests;
+    use crate::vocabulary::Protocol;
 
-    /// `>` before what the client sends, `<` before what the server does; whether it is settled behind each.
     fn settled(talk: &[(&str, bool)]) {
-        for piece in [1, 2, 3, usize::MAX] {
-            let mut seen = Pop3Talk::default();
-            for (step, expected) in talk {
-                let (side, bytes) = step.split_at(1);
-                for part in bytes.as_bytes().chunks(piece) {
-                    match side {
-                        ">" => seen.client(part),
-                        _ => seen.server(part),
-                    }
-                }
-                assert_eq!(seen.is_settled(), *expected, "behind {step:?} in pieces of {piece}");
-            }
-        }
+        tests::settled(Protocol::Pop3, talk);
     }
 
     #[test]
