@@ -16,9 +16,8 @@
 
 mod balancer;
 mod client;
+mod ending;
 
-use std::fmt;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,10 +30,10 @@ use tracing::{Instrument, Span, debug, field, info, info_span};
 use crate::access::Access;
 use crate::config::{Account, Config, Device, Listener};
 use crate::direct::{Submission, relay_submission};
-use crate::lobby::{Displaced, Lobby, Seat};
-use crate::net::{Relayed, ServerTls, relay, why_no_tls};
+use crate::lobby::{Lobby, Seat};
+use crate::net::{ServerTls, relay};
 use crate::oauth::Tokens;
-use crate::outbox::{Intake, Outbox, Source, Spool, Taken};
+use crate::outbox::{Intake, Outbox, Source, Spool};
 use crate::pace::{Pace, Turn};
 use crate::protocol::{Closing, Login, Refusal, Rejection, Talk, Welcome, spool_keywords};
 use crate::sessions::Sessions;
@@ -42,6 +41,7 @@ use crate::store::MismatchKind;
 use crate::upstream::{NoSession, Server, Session};
 use crate::vocabulary::{Delivery, Protocol, Way};
 use client::{Asked, Client, write};
+use ending::Ending;
 
 /// From accept to a login, whatever trickles in. RFC 3501 section 5.4 and RFC 5321 section 4.5.3.2 have
 /// minutes for a session that is at work; before a login a minute is plenty for any device.
@@ -85,23 +85,6 @@ pub struct Door {
     pub tls: Option<ServerTls>,
     /// The rest.
     pub gate: Arc<Gate>,
-}
-
-/// How a connection ended.
-#[derive(Debug)]
-enum Ending {
-    /// Without a login.
-    Closed(Closing),
-    /// The connection broke before its login.
-    Lost(io::Error),
-    /// No TLS with the client.
-    Handshake(io::Error),
-    /// After a session with the provider.
-    Session(Relayed),
-    /// After a session with the spool.
-    Taken(Taken),
-    /// gatepost was stopped during the session, or its mailbox left the configuration.
-    Cut,
 }
 
 /// Who is let in.
@@ -419,41 +402,5 @@ fn refusal(none: NoSession) -> Refusal {
         }
         NoSession::Rejected(Rejection::Busy { said, .. }) => Refusal::UpstreamBusy { said },
         NoSession::Rejected(Rejection::Broken { said }) => Refusal::UpstreamDown { reason: said },
-    }
-}
-
-impl From<Displaced> for Ending {
-    fn from(_: Displaced) -> Self {
-        Self::Closed(Closing::Displaced)
-    }
-}
-
-impl From<io::Error> for Ending {
-    fn from(error: io::Error) -> Self {
-        Self::Lost(error)
-    }
-}
-
-impl fmt::Display for Ending {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Closed(closing) => f.write_str(closing.text()),
-            Self::Lost(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                f.write_str(Closing::Quit.text())
-            }
-            Self::Lost(error) => write!(f, "broken off before a login: {error}"),
-            Self::Handshake(error) => {
-                write!(f, "no TLS with the client: {} ({error})", why_no_tls(error))
-            }
-            Self::Session(Relayed { end: Ok(()), dismissed: true, .. }) => {
-                f.write_str("session ended by gatepost, with nothing under way")
-            }
-            Self::Session(Relayed { end: Ok(()), .. }) => f.write_str("session done"),
-            Self::Session(Relayed { end: Err(error), .. }) => {
-                write!(f, "session broken off: {error}")
-            }
-            Self::Taken(taken) => taken.fmt(f),
-            Self::Cut => f.write_str("session cut off: gatepost stops, or its mailbox is gone"),
-        }
     }
 }
