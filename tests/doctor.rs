@@ -26,7 +26,7 @@ use gatepost::outbox::{Source, Spool};
 use gatepost::protocol::{Envelope, Recipient};
 use gatepost::store::{Hash, PasswordRecord, Store};
 use gatepost::vocabulary::TlsMode;
-use support::{Authority, Fake, Leaf, free_port};
+use support::{Authority, Fake, Leaf, free_address};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -53,7 +53,7 @@ impl Ward {
         let listeners = ["imap", "pop3", "smtp"].map(|protocol| {
             format!(
                 "[[listener]]\nprotocol = \"{protocol}\"\nlisten = \"127.0.0.1:{}\"\nprovider = \"lab\"\n",
-                free_port()
+                free_address().port()
             )
         });
         let text = format!(
@@ -285,7 +285,7 @@ async fn names_and_connections() {
     let ward = Ward::new().await;
     ward.serve_imap("no-such-host.invalid:993");
     ward.names(Code::Dns, "getent hosts").await;
-    ward.serve_imap(&format!("127.0.0.1:{}", free_port()));
+    ward.serve_imap(&free_address().to_string());
     ward.names(Code::Tcp, "firewall").await;
     ward.serve_imap(&ward.emulator.imap(Tls::StartTls).to_string());
     ward.names(Code::MailServer, "starttls").await;
@@ -293,7 +293,7 @@ async fn names_and_connections() {
     ward.write_private("gatepost.toml", &ward.text);
     ward.names(Code::MailServer, "").await;
     ward.emulator.control().set_mail_outage(false);
-    let token = format!("token_url  = \"http://127.0.0.1:{}/token\"", free_port());
+    let token = format!("token_url  = \"http://127.0.0.1:{}/token\"", free_address().port());
     let line = ward.text.lines().find(|line| line.starts_with("token_url")).unwrap().to_owned();
     ward.change(&line, &token);
     ward.names(Code::Tcp, "firewall").await;
@@ -602,7 +602,7 @@ async fn clients_that_are_set_otherwise() {
 #[tokio::test(flavor = "multi_thread")]
 async fn proxies_of_the_system() {
     let ward = Ward::new().await;
-    let dead = format!("http://jane:s3cret@127.0.0.1:{}", free_port());
+    let dead = format!("http://jane:s3cret@127.0.0.1:{}", free_address().port());
     let examine = || {
         let mut command = Command::new(env!("CARGO_BIN_EXE_gatepost"));
         command.arg("--config").arg(ward.path("gatepost.toml")).args(["doctor", "--json"]);

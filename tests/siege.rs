@@ -21,12 +21,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use gatepost::access::{Hasher, generate};
-use gatepost::clock::Clock;
 use gatepost::emulator::{self, Emulator, Options};
-use gatepost::store::{Hash, PasswordRecord, Store};
+use gatepost::store::Store;
 use gatepost::vocabulary::{Protocol, TlsMode};
-use support::{LOCAL_TLS, MAILBOX, Wire, is_welcome, try_log_in};
+use support::{LOCAL_TLS, MAILBOX, Wire, add_password, is_welcome, try_log_in};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -74,7 +72,9 @@ impl Fortress {
             address(emulator::Protocol::Smtp),
         );
         fs::write(path("gatepost.toml"), text).unwrap();
-        let password = add_password(&path("state")).await;
+        let store = Store::open(&path("state"), None).await.unwrap();
+        let password = add_password(&store, MAILBOX, "first").await;
+        store.close().await;
         let mut child = Command::new(env!("CARGO_BIN_EXE_gatepost"))
             .args(["run", "--config"])
             .arg(path("gatepost.toml"))
@@ -144,23 +144,6 @@ impl Drop for Fortress {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-async fn add_password(state: &std::path::Path) -> String {
-    let store = Store::open(state, None).await.unwrap();
-    let password = generate().unwrap();
-    let hash = Hasher::new(&store).generated(MAILBOX, password.expose());
-    let record = PasswordRecord {
-        mailbox: MAILBOX.into(),
-        name: "first".into(),
-        hash: Hash::Generated(hash.to_vec()),
-        protocols: Vec::new(),
-        networks: Vec::new(),
-        created_at: Clock::system().now(),
-    };
-    assert!(store.add_password(&record).await.unwrap());
-    store.close().await;
-    password.expose().clone()
 }
 
 /// Waits until it listens; where. What it says later is thrown away.

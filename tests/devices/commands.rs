@@ -9,7 +9,8 @@ use gatepost::emulator::{LoginFault, Options, SentMail, SmtpFault, SmtpStage};
 use mail_parser::{MessageParser, MimeHeaders};
 use tokio::time::sleep;
 
-use crate::site::{free_port, with_listeners};
+use crate::ports::free_address;
+use crate::site::with_listeners;
 use crate::{Device, Plan, Site, Wire};
 
 const SCAN: &str = "scan@contoso.example";
@@ -73,7 +74,7 @@ async fn send_test_reaches_the_provider_by_each_kind_of_listener() {
         "tls = \"implicit\"\ndelivery = \"spool\"",
         "tls = \"implicit\"",
     ];
-    let ports = kinds.map(|_| free_port());
+    let ports = kinds.map(|_| free_address());
     let site = Site::with(plan(&[SCAN]), |text| with_listeners(text, &ports, &kinds)).await;
     let to = "a@b.example";
     let (status, out, said) = run(&site, &["send-test", "--to", to]);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use gatepost::emulator::{Options, SentMail};
 use tokio::time::sleep;
 
-use crate::site::free_port;
+use crate::ports::free_address;
 use crate::{Plan, Site, Wire};
 
 const SCAN: &str = "scan@contoso.example";
@@ -65,7 +65,7 @@ fn plan(more: &'static str) -> Plan {
 
 /// A site with more listeners, by their keys.
 async fn with_listeners(more: &'static str, kinds: &[&str]) -> (Site, Vec<SocketAddr>) {
-    let ports: Vec<_> = kinds.iter().map(|_| free_port()).collect();
+    let ports: Vec<_> = kinds.iter().map(|_| free_address()).collect();
     let site = Site::with(plan(more), |text| crate::site::with_listeners(text, &ports, kinds));
     (site.await, ports)
 }
@@ -335,7 +335,7 @@ async fn nobody_gets_past_the_recipients_of_a_device() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_listener_for_devices_alone_starts_without_a_password() {
-    let port = free_port().port();
+    let port = free_address().port();
     let mut site = Site::with(plan(DEVICES), |text| {
         text + &format!(
             "[[listener]]\nprotocol = \"smtp\"\nprovider = \"lab\"\nlisten = \"0.0.0.0:{port}\"\n\

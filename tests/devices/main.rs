@@ -21,6 +21,10 @@ mod large;
 mod mends;
 mod outage;
 mod panels;
+#[path = "../support/passwords.rs"]
+mod passwords;
+#[path = "../support/ports.rs"]
+mod ports;
 mod rush;
 mod site;
 mod wire;

@@ -6,7 +6,8 @@ use std::time::Duration;
 use gatepost::emulator::{Options, SentMail};
 use tokio::time::sleep;
 
-use crate::site::{free_port, with_listeners};
+use crate::ports::free_address;
+use crate::site::with_listeners;
 use crate::wire::base64;
 use crate::{Plan, Site, Wire};
 
@@ -44,7 +45,7 @@ impl Panels {
             smtp_messages_per_minute: 0,
             ..Options::default()
         };
-        let ports = [(); 5].map(|()| free_port());
+        let ports = [(); 5].map(|()| free_address());
         let kinds = [
             "tls = \"implicit\"\ndelivery = \"spool\"",
             "tls = \"implicit\"",

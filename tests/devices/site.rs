@@ -2,17 +2,17 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use gatepost::access::{Hasher, generate};
-use gatepost::clock::Clock;
 use gatepost::emulator::{Emulator, Options, SentMail, Tls};
-use gatepost::store::{Hash, PasswordRecord, Store};
+use gatepost::store::Store;
 use tokio::time::sleep;
+
+use crate::passwords::add_password;
+use crate::ports::free_address;
 
 /// For the proxy to be ready.
 const READY: Duration = Duration::from_secs(30);
@@ -49,7 +49,7 @@ impl Site {
     pub(crate) async fn with(plan: Plan, edit: impl FnOnce(String) -> String) -> Self {
         let emulator = Emulator::start(plan.emulated.clone()).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let (spool, direct) = (free_port(), free_port());
+        let (spool, direct) = (free_address(), free_address());
         let path = |name: &str| folder.path().join(name);
         fs::write(path("ca.pem"), emulator.ca_pem()).unwrap();
         fs::write(path("secret"), &plan.emulated.app.client_secret).unwrap();
@@ -77,7 +77,7 @@ impl Site {
         let store = Store::open(&path("state"), None).await.unwrap();
         let mut passwords = Vec::new();
         for mailbox in &plan.emulated.mailboxes {
-            passwords.push(add_password(&store, mailbox).await);
+            passwords.push(add_password(&store, mailbox, "device").await);
         }
         store.close().await;
         let said = Arc::default();
@@ -197,33 +197,6 @@ impl Drop for Site {
             let _ = (child.kill(), child.wait());
         }
     }
-}
-
-/// Below the ephemeral ports, so that nothing takes it while the proxy is down, and no other site of this process.
-pub(crate) fn free_port() -> SocketAddr {
-    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(fastrand::u16(..)));
-    loop {
-        let port = 10_000 + NEXT.fetch_add(1, Ordering::Relaxed) % 10_000;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        if TcpListener::bind(address).is_ok() {
-            return address;
-        }
-    }
-}
-
-async fn add_password(store: &Store, mailbox: &str) -> String {
-    let password = generate().unwrap();
-    let hash = Hasher::new(store).generated(mailbox, password.expose());
-    let record = PasswordRecord {
-        mailbox: mailbox.into(),
-        name: "device".into(),
-        hash: Hash::Generated(hash.to_vec()),
-        protocols: Vec::new(),
-        networks: Vec::new(),
-        created_at: Clock::system().now(),
-    };
-    assert!(store.add_password(&record).await.unwrap());
-    password.expose().clone()
 }
 
 /// The configuration with more SMTP listeners, each with its own keys.

@@ -9,7 +9,8 @@ use gatepost::vocabulary::Protocol::{Imap, Pop3};
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
-use crate::proxy::{JANE, JOHN, NOT_RELOADED, Proxy, RELOADED, account, free_address, listener};
+use crate::proxy::{JANE, JOHN, NOT_RELOADED, Proxy, RELOADED, account, listener};
+use crate::support::free_address;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bad_configuration_changes_nothing() {

@@ -2,20 +2,18 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use gatepost::access::{Hasher, generate};
-use gatepost::clock::Clock;
 use gatepost::emulator::{Control, Emulator, Options, Tls};
-use gatepost::store::{Hash, PasswordRecord, Store};
+use gatepost::store::Store;
 use gatepost::vocabulary::Protocol;
 use tokio::time::sleep;
 
-use crate::support::{Wire, free_port, try_log_in};
+use crate::support::{Wire, add_password, try_log_in};
 
 /// For the proxy to be ready, and for what it says.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -48,10 +46,6 @@ pub(crate) fn account(mailbox: &str) -> String {
     format!("[[account]]\nmailbox = \"{mailbox}\"\napp = \"lab\"\n")
 }
 
-pub(crate) fn free_address() -> SocketAddr {
-    SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()))
-}
-
 impl Proxy {
     /// With the tables of `tables`; when it returns, the proxy listens.
     pub(crate) async fn start(tables: &str) -> Self {
@@ -70,7 +64,8 @@ impl Proxy {
         fs::write(folder.path().join("ca.pem"), emulator.ca_pem()).unwrap();
         fs::write(folder.path().join("secret"), secret).unwrap();
         let store = Store::open(&folder.path().join("state"), None).await.unwrap();
-        let passwords = [add_password(&store, JANE).await, add_password(&store, JOHN).await];
+        let passwords =
+            [add_password(&store, JANE, "first").await, add_password(&store, JOHN, "first").await];
         store.close().await;
         fs::write(folder.path().join("gatepost.toml"), whole(&emulator, tables)).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_gatepost"))
@@ -236,19 +231,4 @@ fn whole(emulator: &Emulator, tables: &str) -> String {
         emulator.pop3(Tls::Implicit),
         emulator.smtp(Tls::StartTls),
     )
-}
-
-async fn add_password(store: &Store, mailbox: &str) -> String {
-    let password = generate().unwrap();
-    let hash = Hasher::new(store).generated(mailbox, password.expose());
-    let record = PasswordRecord {
-        mailbox: mailbox.into(),
-        name: "first".into(),
-        hash: Hash::Generated(hash.to_vec()),
-        protocols: Vec::new(),
-        networks: Vec::new(),
-        created_at: Clock::system().now(),
-    };
-    assert!(store.add_password(&record).await.unwrap());
-    password.expose().clone()
 }

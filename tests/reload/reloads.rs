@@ -9,8 +9,8 @@ use gatepost::vocabulary::Protocol::{Imap, Smtp};
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
-use crate::proxy::{JANE, JOHN, Proxy, RELOADED, account, free_address, listener};
-use crate::support::{is_welcome, is_wrong_password};
+use crate::proxy::{JANE, JOHN, Proxy, RELOADED, account, listener};
+use crate::support::{free_address, is_welcome, is_wrong_password};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn listeners_come_and_go_and_change() {

@@ -6,7 +6,8 @@ use gatepost::emulator::{SmtpFault, SmtpStage};
 use gatepost::vocabulary::Protocol::{Imap, Pop3, Smtp};
 use tokio::time::sleep;
 
-use crate::proxy::{JANE, Proxy, account, free_address, listener};
+use crate::proxy::{JANE, Proxy, account, listener};
+use crate::support::free_address;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_takes_a_moment_when_all_is_quiet() {

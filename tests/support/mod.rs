@@ -7,6 +7,7 @@
 //! | `wire` | [`Wire`]: one connection, for clients and for fake servers |
 //! | `fake` | [`Fake`]: an upstream that says what a test wants, certificates of any kind |
 //! | `proxy` | [`Proxy`]: an HTTP proxy that makes tunnels, or does not |
+//! | `passwords`, `ports` | one more app password; a port that is free |
 //! | `cells` | [`Cells`]: tables of cases, of which each failure is named |
 //!
 //! Invariant: every wait is bounded, so that a fault shows as a failure and not as a test that hangs.
@@ -15,6 +16,8 @@
 
 mod cells;
 mod fake;
+mod passwords;
+mod ports;
 mod proxy;
 mod wire;
 
@@ -36,6 +39,8 @@ use tokio_rustls::TlsConnector;
 
 pub use cells::Cells;
 pub use fake::{Authority, Fake, Leaf, admit, admit_greeted};
+pub(crate) use passwords::add_password;
+pub(crate) use ports::free_address;
 pub use proxy::{Manner, Proxy};
 pub use wire::{LIMIT, Wire, within};
 
@@ -351,13 +356,4 @@ async fn add(store: Store, name: &str, hash: Hash, protocols: &[Protocol], netwo
     };
     assert!(store.add_password(&record).await.unwrap(), "{name} is taken");
     store.close().await;
-}
-
-/// Below the ports that systems give out by themselves: those may be another test's the next moment.
-pub fn free_port() -> u16 {
-    static NEXT: std::sync::atomic::AtomicU16 = std::sync::atomic::AtomicU16::new(0);
-    let start = 10_000 + (std::process::id() % 10_000) as u16;
-    let mut candidates =
-        std::iter::repeat_with(|| start + NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
-    candidates.find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
 }

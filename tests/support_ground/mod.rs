@@ -12,6 +12,8 @@
 #![allow(unreachable_pub, reason = "a module of several crates, and `pub` is what they see of it")]
 
 mod client;
+#[path = "../support/passwords.rs"]
+mod passwords;
 mod process;
 mod visit;
 
@@ -22,11 +24,9 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gatepost::access::{Hasher, generate};
-use gatepost::clock::Clock;
 use gatepost::emulator::network::Network;
 use gatepost::emulator::{self, Emulator, Options, Tls};
-use gatepost::store::{Hash, PasswordRecord, Store};
+use gatepost::store::Store;
 use gatepost::vocabulary::Protocol;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -34,6 +34,7 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio_rustls::TlsConnector;
 
 pub use client::{Client, Stop};
+use passwords::add_password;
 pub use process::Process;
 pub use visit::{
     END_OF_DATA, LOGIN, SIZE, Visit, is_temporary, is_wrong_password, log_in, message,
@@ -105,8 +106,8 @@ impl Ground {
         let store = Store::open(&path("state"), None).await.unwrap();
         for lane in 0..lanes {
             passwords.push([
-                add_password(&store, &by_smtp(lane)).await,
-                add_password(&store, &by_graph(lane)).await,
+                add_password(&store, &by_smtp(lane), "device").await,
+                add_password(&store, &by_graph(lane), "device").await,
             ]);
         }
         store.close().await;
@@ -259,21 +260,6 @@ fn configuration(lane: usize, app: &emulator::App, ways: &Ways) -> String {
         text += &format!("{protocol} = \"{}{tls}\"\n", network.address());
     }
     text
-}
-
-async fn add_password(store: &Store, mailbox: &str) -> String {
-    let password = generate().unwrap();
-    let hash = Hasher::new(store).generated(mailbox, password.expose());
-    let record = PasswordRecord {
-        mailbox: mailbox.into(),
-        name: "device".into(),
-        hash: Hash::Generated(hash.to_vec()),
-        protocols: Vec::new(),
-        networks: Vec::new(),
-        created_at: Clock::system().now(),
-    };
-    assert!(store.add_password(&record).await.unwrap());
-    password.expose().clone()
 }
 
 fn trusting(file: &Path) -> TlsConnector {
