@@ -197,7 +197,11 @@ async fn a_store_that_is_taken_away_and_put_back() {
     session.goes_on().await;
     house.log_in_for(OUTAGE, &proxy).await;
     house.is_told_once(&proxy, "was taken away").await;
-    assert!(!house.store().exists(), "it makes no new one");
+    for command in [&["status"][..], &["doctor"], &["password", "list", DELEGATED]] {
+        let said = house.says(command).await;
+        assert!(said.contains("was taken away") && said.contains("put "), "{command:?}: {said}");
+    }
+    assert!(!house.store().exists(), "nobody makes a new one");
     let mut session = Session::begin(&house, &proxy).await;
     fs::rename(&backup, house.store()).unwrap();
     house.log_in_for(LIFE / 4, &proxy).await;

@@ -534,6 +534,16 @@ async fn an_older_sign_in_of_a_backup_does_not_replace_what_is_in_memory() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_empty_store_does_not_replace_what_is_in_memory() {
+    let world = World::started(Kind::Person, Reply::life(3600)).await;
+    world.execute("DELETE FROM token").await;
+    world.tokens().store_changed();
+    world.seconds(5).await;
+    assert_eq!(world.login().unwrap().token.expose(), "access-1");
+    assert_eq!(world.refresh_token().await.as_deref(), Some("refresh-1"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_outage_of_any_length_costs_few_requests_and_heals_with_the_first_login() {
     for outage in [5 * MINUTE, 6 * HOUR, 72 * HOUR] {
         let world = World::started(Kind::Person, Reply::life(3600)).await;

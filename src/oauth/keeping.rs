@@ -193,9 +193,9 @@ impl Renewal {
             return Ok(());
         }
         let former = self.state.revision.replace(revision);
-        if let (Some(former), Some(token)) = (former, &token)
-            && revision < former
-            && token.issued_at() < self.state.newest().issued_at()
+        let issued_at = token.as_ref().and_then(Token::issued_at);
+        if former.is_some_and(|former| revision < former)
+            && issued_at < self.state.newest().issued_at()
         {
             return self.put_back().await;
         }
@@ -212,9 +212,10 @@ impl Renewal {
         Ok(())
     }
 
-    /// Somebody has restored a backup of the store, whose refresh token may be used up.
+    /// Somebody has restored a backup of the store, whose refresh token may be used up, or has put an empty one there: a
+    /// sign-out leaves a row of a higher revision.
     async fn put_back(&mut self) -> Result<(), TokenError> {
-        warn!(principal = %self.principal, "the store has an older sign-in than memory: it is replaced");
+        warn!(principal = %self.principal, "the store has an older sign-in than memory, or none: it is replaced");
         let token = self.state.newest().clone();
         // What is stored is no longer what memory has, so that a failure keeps it.
         self.state.stored = Token::default();

@@ -99,7 +99,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the store, and makes it and its key the first time.
+    /// Opens the store, and makes it and its key the first time; not where a running proxy has lost its own.
     pub async fn open(state_dir: &Path, key_file: Option<&Path>) -> Result<Self, StoreError> {
         private_file::ensure_own_folder(state_dir)?;
         private_file::refuse_planted(state_dir, &PLANTED)?;
@@ -115,6 +115,7 @@ impl Store {
         };
         let path = state_dir.join(FILE);
         if !path.exists() {
+            refuse_lost(state_dir, &path)?;
             // SQLite gives its side files the mode of this one.
             private_file::create(&path, b"")?;
         }
@@ -230,6 +231,15 @@ impl Store {
         }
         failure
     }
+}
+
+/// A running proxy would take a new store for its own, and forget the app passwords.
+fn refuse_lost(state_dir: &Path, path: &Path) -> Result<(), StoreError> {
+    let running = SessionBoard::read_all(state_dir).unwrap_or_default();
+    let Some(proxy) = running.first() else { return Ok(()) };
+    let why =
+        format!("there is no such file any more, but gatepost runs on it as process {}", proxy.pid);
+    Err(StoreError::replaced(path, &why))
 }
 
 /// An empty file with a write-ahead log beside it was a store: SQLite would throw the log away, and make a new one.
