@@ -35,7 +35,7 @@ const READ: usize = 16 * 1024;
 const TICK: Duration = Duration::from_millis(50);
 
 /// Connections whose traces are kept.
-const KEPT: usize = 64;
+const KEPT: usize = 128;
 
 /// A listener, and the way from there to a server. It ends, with its connections, when this is dropped.
 pub struct Network {
@@ -178,6 +178,12 @@ impl Network {
     /// The newest connection so far.
     pub fn last(&self) -> Option<Trace> {
         locked(&self.shared.traces).back().map(|trace| locked(trace).clone())
+    }
+
+    /// Octets that have passed so far, of each connection whose trace is kept.
+    pub fn passed(&self, direction: Direction) -> Vec<u64> {
+        let traces = locked(&self.shared.traces);
+        traces.iter().map(|trace| locked(trace).passed(direction)).collect()
     }
 }
 

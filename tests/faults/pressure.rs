@@ -78,7 +78,7 @@ async fn who_is_slow_costs_a_bounded_buffer() {
                 false => running.spawn(append(client, Arc::clone(&large))),
             };
         }
-        let (mut most, mut moved, mut passed) = (before, 0, 0);
+        let (mut most, mut moved, mut passed, mut all) = (before, 0, 0_u64, 0);
         loop {
             most = most.max(ground.process.memory().0);
             match timeout(LOOK, running.join_next()).await {
@@ -86,9 +86,11 @@ async fn who_is_slow_costs_a_bounded_buffer() {
                 Ok(Some(done)) => moved += done.unwrap(),
                 // While all of them are there.
                 Err(_) if running.len() == SESSIONS => {
-                    let trace = lane.inside[0].last().unwrap();
                     let way = if downwards { Direction::Down } else { Direction::Up };
-                    passed = trace.passed(way);
+                    let each = lane.inside[0].passed(way);
+                    let sessions = &each[each.len() - SESSIONS..];
+                    let whole = |passed: &&u64| **passed >= FETCHED as u64;
+                    (passed, all) = (sessions.iter().sum(), sessions.iter().filter(whole).count());
                 }
                 Err(_) => {}
             }
@@ -97,11 +99,12 @@ async fn who_is_slow_costs_a_bounded_buffer() {
         let way = if downwards { "down" } else { "up" };
         println!(
             "{SESSIONS} sessions that are slow {way}: {moved} octets have moved at the client's side; {before} KiB \
-             before, {grown} KiB more at most, {} KiB for each; of the last one {passed} \
-             octets have passed upstream",
+             before, {grown} KiB more at most, {} KiB for each; {passed} octets have passed \
+             upstream, of {all} sessions all",
             grown / SESSIONS as u64,
         );
-        assert!(passed < FETCHED as u64, "all of it has passed: nothing was slow");
+        // Of some the kernel takes all: its buffers grow to 33 MiB on some machines.
+        assert!(all < SESSIONS / 2, "all of it has passed in {all} sessions: nothing was slow");
         assert!(grown < EACH * SESSIONS as u64, "{grown} KiB");
     }
 }
