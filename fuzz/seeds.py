@@ -72,7 +72,7 @@ def settings(text):
 
 
 def octets(text):
-    """The escapes of tests/dialogues.rs."""
+    """The escapes of tests/parsers/dialogues.rs."""
 
     def one(match):
         run, encoding, inner, escape = match.group(1, 2, 3, 4)

@@ -8,10 +8,14 @@
 //! | `ends` | stops, crashes, and two processes with one spool |
 //! | `trouble` | faults, disks and messages that must keep nothing back for good |
 //! | `smtp` | the courier that speaks SMTP, with the emulated Exchange |
+//! | `graph` | the courier that speaks Graph, with the emulated Graph |
+//! | `pace` | the provider's limits |
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 #![allow(clippy::print_stderr, reason = "tests")]
 
 mod ends;
+mod graph;
+mod pace;
 mod schedule;
 mod smtp;
 mod trouble;

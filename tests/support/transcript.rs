@@ -1,4 +1,4 @@
-//! Reads the wire transcripts of `tests/dialogues/`; `tests/dialogues.rs` describes their format.
+//! Reads the wire transcripts of `tests/dialogues/`; `tests/parsers/dialogues.rs` describes their format.
 //!
 //! Invariant: what can't be understood is an error with its file and line, and so is a dialogue without
 //! an expectation: a test that can't fail is no test.

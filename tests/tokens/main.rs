@@ -1,0 +1,8 @@
+//! The life of tokens, under paused time.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod answers;
+mod graph;
+mod life;
+#[path = "../support_tokens/mod.rs"]
+mod support_tokens;
