@@ -152,7 +152,9 @@ const BODY: &str = "Host: 127.0.0.1\r\nContent-Type: text/plain\r\n\r\n1 NOOP\r\
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_of_http_ends_the_session_at_its_line() {
-    let house = Arc::new(House::new().await);
+    // Who knocks so often with a wrong password would wait for minutes.
+    let account = "[guard]\ndelay = \"0s\"\n";
+    let house = Arc::new(House::start(Settings { account, ..Settings::default() }).await);
     let mut cells = Cells::default();
     for protocol in Protocol::ALL {
         for request in REQUESTS {
