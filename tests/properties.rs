@@ -16,7 +16,7 @@ use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD};
 use fuzz::case::Split;
 use fuzz::frontend::{End, Setup};
 use gatepost::config::Config;
-use gatepost::oauth::read_answer;
+use gatepost::oauth::{TokenError, read_answer};
 use gatepost::vocabulary::Protocol;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -116,7 +116,13 @@ proptest! {
         prop_assert_eq!(answer.access_token.expose(), &token);
         prop_assert_eq!(answer.expires_in, Duration::from_secs(u64::from(life)));
         let words = json!({ "error": odd, "error_description": token, "trace_id": odd });
-        for body in [body.to_string(), words.to_string(), odd] {
+        // The same fields' values without their names are no answer.
+        let (values, error) = (json!([token, token, life, life]), json!(["invalid_grant", odd, [], token, token]));
+        prop_assert!(read_answer(200, None, values.to_string().as_bytes()).is_err());
+        let error = error.to_string();
+        let refused = read_answer(400, None, error.as_bytes()).unwrap_err();
+        prop_assert!(matches!(refused, TokenError::Transient { .. }), "{:?}", refused);
+        for body in [body.to_string(), words.to_string(), values.to_string(), error, odd] {
             fuzz::tokens::check_answer(&[&choices[..], b"\n", body.as_bytes()].concat());
             fuzz::graph::check_answer(&[&choices[..], body.as_bytes()].concat());
             fuzz::tokens::check_claims(&[&choices[..], body.as_bytes()].concat());

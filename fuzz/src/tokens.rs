@@ -28,6 +28,7 @@ pub fn check_answer(data: &[u8]) {
     match &answer {
         Ok(answer) => {
             assert!((200..300).contains(&status));
+            assert_object(body);
             assert!(Xoauth2::new("jane", &answer.access_token).is_some());
             let expires = Timestamp::from_millis(0).plus(answer.expires_in);
             assert!(expires >= Timestamp::from_millis(0));
@@ -59,11 +60,17 @@ fn check_error(error: &TokenError, status: u16, body: &[u8]) {
             if let Ok(body) = serde_json::from_slice::<Value>(body) {
                 assert!(body.get("error").is_some_and(Value::is_string), "{body}");
             }
+            assert_object(body);
         }
     }
     if let Some(trace) = error.trace() {
         assert_words(&trace.to_string(), 300);
     }
+}
+
+/// What is believed was written as an object.
+fn assert_object(body: &[u8]) {
+    assert!(body.trim_ascii().starts_with(b"{"), "{body:?}");
 }
 
 /// Claims are read from whatever looks like a token, or not at all.

@@ -9,6 +9,7 @@ use futures_util::future::BoxFuture;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::error::Category;
 use url::Url;
 use uuid::Uuid;
 
@@ -18,6 +19,7 @@ use super::error::{Refused, Trace};
 use super::request::{Form, Request};
 use super::{Principal, TokenError};
 use crate::config::App;
+use crate::json::Object;
 use crate::net::{ClientTls, HttpClient, Route, TlsError, http_client};
 use crate::secret::Secret;
 use crate::vocabulary::{Cause, Resource};
@@ -106,8 +108,10 @@ impl HttpEndpoint {
         let mut form = Form::default();
         form.add("client_id", &app.client_id).add("scope", &scopes.join(" "));
         let body = self.post(url, &form).await??;
-        serde_json::from_slice(body.expose())
-            .map_err(|_| TokenError::transient("the device endpoint's answer is not one"))
+        let answer = serde_json::from_slice(body.expose());
+        answer
+            .map(|Object(code)| code)
+            .map_err(|error| unreadable("the device endpoint", "a code", &error))
     }
 
     /// Asks whether the code of `device` was typed.
@@ -222,7 +226,7 @@ fn refused(
     body: &[u8],
     client_request_id: String,
 ) -> Refused {
-    let oauth = serde_json::from_slice(body).ok();
+    let oauth = serde_json::from_slice(body).ok().map(|Object(oauth)| oauth);
     Refused { status, retry_after, oauth, client_request_id }
 }
 
@@ -289,8 +293,8 @@ impl Seconds {
 }
 
 fn parse(body: &[u8]) -> Result<Answer, TokenError> {
-    let written: Written = serde_json::from_slice(body)
-        .map_err(|_| TokenError::transient("the token endpoint's answer is not JSON"))?;
+    let Object(written): Object<Written> = serde_json::from_slice(body)
+        .map_err(|error| unreadable("the token endpoint", "a token", &error))?;
     let access_token = written.access_token.filter(|token| {
         // What can't stand in an XOAUTH2 message is no token.
         !token.is_empty() && !token.chars().any(char::is_control)
@@ -304,6 +308,14 @@ fn parse(body: &[u8]) -> Result<Answer, TokenError> {
         refresh_token: written.refresh_token.filter(|token| !token.is_empty()).map(Secret::new),
         expires_in: seconds(written.expires_in).unwrap_or(DEFAULT_LIFE),
         refresh_in: seconds(written.refresh_in),
+    })
+}
+
+/// Without serde's own words: they may have a part of the answer.
+fn unreadable(whose: &str, what: &str, error: &serde_json::Error) -> TokenError {
+    TokenError::transient(match error.classify() {
+        Category::Data => format!("{whose}'s answer is JSON, but not an object with {what}"),
+        _ => format!("{whose}'s answer is not JSON"),
     })
 }
 
@@ -326,5 +338,22 @@ mod tests {
         {
             assert!(parse(wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn an_answer_is_an_object() {
+        for array in
+            [r#"["a","r",3600,60]"#, r#"["a",null,null,null]"#, r#"[{"access_token":"a"}]"#]
+        {
+            let refused = parse(array.as_bytes()).unwrap_err().to_string();
+            assert_eq!(
+                refused,
+                "the token endpoint's answer is JSON, but not an object with a token"
+            );
+        }
+        let error = r#"["invalid_grant","AADSTS50173: revoked.",[],null,null]"#;
+        let refused = read_answer(400, None, error.as_bytes()).unwrap_err();
+        assert!(matches!(refused, TokenError::Transient { .. }), "{refused:?}");
+        assert!(parse(b"<html>").unwrap_err().to_string().ends_with("is not JSON"));
     }
 }
