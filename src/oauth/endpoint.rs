@@ -182,7 +182,10 @@ impl TokenEndpoint for HttpEndpoint {
         scopes: &'a [String],
         request: Request<'a>,
     ) -> BoxFuture<'a, Result<Answer, TokenError>> {
-        Box::pin(async move { self.ask(app, scopes, &request).await })
+        Box::pin(async move {
+            let answer = self.ask(app, scopes, &request).await;
+            answer.map_err(|error| error.by_grant(app.grant))
+        })
     }
 }
 
