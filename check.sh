@@ -11,26 +11,51 @@ failed=0
 times=""
 
 main() {
-  local build
   build=$(target_folder) || exit 1
+  programs=$(mktemp)
   step format cargo fmt --all --check
-  step lints cargo clippy --workspace --all-targets -- -D warnings
-  step crates crates "$build"
+  step crates crates
   step parts tests/real/install.sh "$build/real"
-  step tests cargo test --no-fail-fast
-  step build cargo build
-  step targets fuzz/run.sh build
-  # The slow ones wait more than they work, and the fuzzers make way for them. One takes three minutes by itself:
-  # Exchange's own thirty messages a minute.
-  begin fuzz fuzz/run.sh 30
-  step slow cargo test --no-fail-fast --test guard --test devices --test store_faults --test clock_jumps -- \
-    --ignored --skip thirty_messages --test-threads 6
-  finish fuzz
-  step measures cargo test --no-fail-fast --test spool --test siege --test faults -- --ignored --test-threads 1
-  step real real_parts "$build"
+  step build build_tests
+  # Tests wait more than they work: what only works makes way for them. Whoever calls cargo now would wait for it.
+  aside lints_and_fuzzers
+  step tests run_tests . --test-threads 6
+  # One takes three minutes by itself: Exchange's own thirty messages a minute.
+  step slow run_tests '^(sessions|program|devices)$' --ignored --skip thirty_messages --test-threads 6
+  step real real_parts
+  step measures run_tests '^(spool|siege|faults)$' --ignored --test-threads 1
+  join_aside
+  rm -f "$programs"
   printf '\n%s' "$times"
   echo "$passed passed, $failed failed"
   [ "$failed" = 0 ]
+}
+
+lints_and_fuzzers() {
+  step lints cargo clippy --workspace --all-targets -- -D warnings
+  step targets fuzz/run.sh build
+  FUZZ_JOBS=4 step fuzz fuzz/run.sh 30
+}
+
+# Builds all tests, and notes for each program of tests its name, its package's folder and itself.
+build_tests() {
+  cargo test --workspace --no-run --message-format json-render-diagnostics | python3 -c '
+import json, os, sys
+for line in sys.stdin:
+    made = json.loads(line)
+    if made["reason"] == "compiler-artifact" and made["profile"]["test"] and made["executable"]:
+        print(made["target"]["name"], os.path.dirname(made["manifest_path"]), made["executable"])' >"$programs"
+}
+
+# run_tests PATTERN ARGUMENT...: those of the programs whose names match, as cargo would run them.
+run_tests() {
+  local name folder program status=0
+  while read -r name folder program <&3; do
+    [[ $name =~ $1 ]] || continue
+    printf '\n%s\n' "$name"
+    (cd "$folder" && "$program" "${@:2}" 3<&-) || status=1
+  done 3<"$programs"
+  return "$status"
 }
 
 # step NAME COMMAND...: runs it, shows its output, adds what it counted and how long it took.
@@ -46,27 +71,27 @@ step() {
   times+=$(printf '%-8s %4d s' "$name" $((SECONDS - began)))$'\n'
 }
 
-# begin NAME COMMAND...: the same beside the steps that follow, until `finish NAME` waits for it.
-begin() {
-  shift
+# aside FUNCTION: its steps beside those that follow, until `join_aside` adds what they counted.
+aside() {
   beside=$(mktemp -d)
   (
-    "$@" >"$beside/output" 2>&1
-    status=$?
-    echo "$SECONDS" >"$beside/ended"
-    exit "$status"
+    renice -n 19 -p "$BASHPID" >/dev/null
+    passed=0 failed=0 times=""
+    "$1" >"$beside/output" 2>&1
+    echo "$passed $failed" >"$beside/counts"
+    printf '%s' "$times" | sed 's/$/, beside others/' >"$beside/times"
   ) &
-  beside_id=$! beside_began=$SECONDS
+  beside_id=$!
 }
 
-finish() {
-  local status
-  printf '\n== %s\n' "$1"
+join_aside() {
+  local good=0 bad=1
   wait "$beside_id"
-  status=$?
   cat "$beside/output"
-  count "$beside/output" "$status"
-  times+=$(printf '%-8s %4d s, beside others' "$1" $(($(cat "$beside/ended") - beside_began)))$'\n'
+  read -r good bad <"$beside/counts"
+  passed=$((passed + good))
+  failed=$((failed + bad))
+  times+=$(cat "$beside/times")$'\n'
   rm -rf "$beside"
 }
 
@@ -90,7 +115,7 @@ count() {
 # What gatepost is made of, by deny.toml: licenses, sources, double versions, known faults.
 crates() {
   local deny
-  deny=$(cargo_deny "$1") || return 1
+  deny=$(cargo_deny) || return 1
   if "$deny" --workspace fetch db; then
     "$deny" --workspace check
   else
@@ -101,7 +126,7 @@ crates() {
 
 # Where it is. Built by Astral for the platform of our CI, elsewhere built here, which takes some minutes.
 cargo_deny() {
-  local version=0.20.2 tools=$1/tools
+  local version=0.20.2 tools=$build/tools
   if [ "$(uname -sm)" != "Linux x86_64" ]; then
     cargo install --quiet --locked --root "$tools" "cargo-deny@$version" >&2 || return 1
   elif ! "$tools/bin/cargo-deny" --version 2>/dev/null | grep -q " $version$"; then
@@ -118,7 +143,7 @@ target_folder() {
 
 # Installs what is missing, then runs the tests with the Python that the installation names.
 real_parts() {
-  local build=$1 python
+  local python
   python=$(tests/real/install.sh "$build/real" | tail -n 1) || return 1
   "$python" tests/real/run.py "$build/debug/gatepost"
 }

@@ -256,6 +256,7 @@ BY_HAND = {
         (2, b'\n{"error":"authorization_pending"}'),
         (3, b'\n{"error":"temporarily_unavailable","error_codes":[90033]}'),
         (0, b'\n{"device_code":"d","user_code":"ABC","verification_url":"https://x/device","expires_in":900,"interval":5}'),
+        (0, b'\n["a","r",3600,60]'),
     ],
 }
 

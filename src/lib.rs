@@ -26,7 +26,7 @@
 //! | 3 | [`access`], [`lobby`], [`oauth`], [`pace`], [`sessions`] |
 //! | 2 | [`store`], [`net`], [`entra`] |
 //! | 1 | [`config`], [`protocol`] |
-//! | 0 | [`secret`], [`vocabulary`], [`clock`], [`backoff`], [`private_file`], [`confine`], [`descriptors`], [`supervisor`], [`attention`], [`explain`] |
+//! | 0 | [`secret`], [`vocabulary`], [`clock`], [`backoff`], [`private_file`], [`confine`], [`descriptors`], [`supervisor`], [`attention`], [`explain`], [`json`] |
 //!
 //! [`emulator`] is a crate of its own, which knows none of them.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
@@ -45,6 +45,7 @@ pub mod direct;
 pub mod doctor;
 pub mod entra;
 pub mod explain;
+pub mod json;
 pub mod lobby;
 pub mod net;
 pub mod oauth;

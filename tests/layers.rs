@@ -14,6 +14,7 @@ const FLOORS: [&[&str]; 9] = [
         "confine",
         "descriptors",
         "explain",
+        "json",
         "private_file",
         "secret",
         "supervisor",

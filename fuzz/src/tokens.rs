@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use gatepost::clock::Timestamp;
 use gatepost::oauth::{Claims, DeviceCode, TokenError, read_answer, retry_after};
 use gatepost::protocol::Xoauth2;
 use gatepost::secret::Secret;
@@ -15,6 +14,9 @@ use super::wire::assert_words;
 
 /// Longest pause that is honoured.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+
+/// Longest life of a token that is believed.
+const LONGEST_LIFE: Duration = Duration::from_secs(2 * 86_400);
 
 /// An answer is a token that can stand in XOAUTH2, or an error on one line that is for good only if an OAuth error
 /// says so; and it shows nothing of a token that it may have.
@@ -28,9 +30,10 @@ pub fn check_answer(data: &[u8]) {
     match &answer {
         Ok(answer) => {
             assert!((200..300).contains(&status));
+            assert_object(body);
             assert!(Xoauth2::new("jane", &answer.access_token).is_some());
-            let expires = Timestamp::from_millis(0).plus(answer.expires_in);
-            assert!(expires >= Timestamp::from_millis(0));
+            assert!(answer.expires_in <= LONGEST_LIFE, "{:?}", answer.expires_in);
+            assert!(answer.refresh_in.is_none_or(|wait| wait <= LONGEST_LIFE));
             assert!(!answer.refresh_token.as_ref().is_some_and(|token| token.expose().is_empty()));
             let token = answer.access_token.expose();
             assert!(token.len() < 40 || !format!("{answer:?}").contains(token), "a token is shown");
@@ -43,7 +46,7 @@ pub fn check_answer(data: &[u8]) {
     if let Ok(device) = serde_json::from_slice::<DeviceCode>(body) {
         assert_words(&device.user_code, 200);
         assert_words(&device.verification_uri, 200);
-        let _ = (device.life(), device.interval());
+        assert!(device.life() <= LONGEST_LIFE && device.interval() <= LONGEST_WAIT);
     }
 }
 
@@ -59,11 +62,17 @@ fn check_error(error: &TokenError, status: u16, body: &[u8]) {
             if let Ok(body) = serde_json::from_slice::<Value>(body) {
                 assert!(body.get("error").is_some_and(Value::is_string), "{body}");
             }
+            assert_object(body);
         }
     }
     if let Some(trace) = error.trace() {
         assert_words(&trace.to_string(), 300);
     }
+}
+
+/// What is believed was written as an object.
+fn assert_object(body: &[u8]) {
+    assert!(body.trim_ascii().starts_with(b"{"), "{body:?}");
 }
 
 /// Claims are read from whatever looks like a token, or not at all.

@@ -109,7 +109,7 @@ fn show(entry: &Entry) -> String {
         Who::Admin => "Remedy (administrator):",
         Who::Nobody => "Passes by itself:",
     };
-    let remedy = format!("{who} {}", entry.remedy.replace("{mailbox}", MAILBOX));
+    let remedy = format!("{who} {}", entry.marked_remedy(MAILBOX, explain::A_CREDENTIAL));
     let head = format!("{}: {}", entry.code, entry.title);
     format!("{head}\n{}\n{}", ui::wrapped(&entry.meaning), ui::wrapped(&remedy))
 }

@@ -12,13 +12,13 @@ use super::{open, spool, ui};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Account, Config};
 use crate::explain;
-use crate::oauth::Principal;
+use crate::oauth::{self, Principal};
 use crate::outbox::{Damaged, Fill, Summary};
 use crate::pace::is_near;
 use crate::store::{
     LiveSessions, MailboxUse, PasswordRecord, SessionBoard, Store, Token, TokenFault,
 };
-use crate::vocabulary::{Resource, Way};
+use crate::vocabulary::{Cause, Resource, Way};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -60,8 +60,8 @@ struct AccountStatus {
 
 #[derive(Serialize)]
 struct TokenStatus {
-    /// `ready`, `waiting` (no usable token yet), `sign_in_needed`; of Microsoft Graph, without which mail goes on,
-    /// `refused`.
+    /// `ready`, `waiting` (no usable token yet), `sign_in_needed`, `app_refused`; of Microsoft Graph, without which mail
+    /// goes on, `refused`.
     state: &'static str,
     /// Milliseconds since 1970.
     token_expires_at: Option<Timestamp>,
@@ -165,9 +165,9 @@ fn graph(account: &Account, token: Option<&Token>, fault: Option<TokenFault>) ->
         Some(end) if end > Clock::system().now() => "ready",
         _ => "waiting",
     };
-    let remedy = refused.map(|fault| {
-        let known = explain::best(&fault.error).map(|entry| entry.remedy_for(&account.mailbox));
-        known.unwrap_or_else(|| "docs/entra.md, \"Sending by Microsoft Graph\"".into())
+    let remedy = refused.map(|fault| match explain::best(&fault.error) {
+        Some(_) => mend(account, fault),
+        None => "docs/entra.md, \"Sending by Microsoft Graph\"".into(),
     });
     TokenStatus::new(state, expires_at, fault, remedy)
 }
@@ -192,6 +192,7 @@ fn state(
     let alive = expires_at.is_some_and(|end| end > Clock::system().now());
     match fault {
         _ if !signed_in => "sign_in_needed",
+        Some(TokenFault { cause: Some(Cause::Registration), .. }) => "app_refused",
         Some(fault) if fault.cause.is_some() => "sign_in_needed",
         _ if alive => "ready",
         _ => "waiting",
@@ -199,10 +200,15 @@ fn state(
 }
 
 fn remedy(account: &Account, state: &str, fault: Option<&TokenFault>) -> Option<String> {
-    let known = fault.and_then(|fault| explain::best(&fault.error));
-    let known = known.map(|entry| entry.remedy_for(&account.mailbox));
-    (state == "sign_in_needed")
-        .then(|| known.unwrap_or_else(|| format!("gatepost login {}", account.mailbox)))
+    matches!(state, "sign_in_needed" | "app_refused").then(|| match fault {
+        Some(fault) => mend(account, fault),
+        None => format!("gatepost login {}", account.mailbox),
+    })
+}
+
+fn mend(account: &Account, fault: &TokenFault) -> String {
+    let cause = fault.cause.unwrap_or(Cause::SignIn);
+    oauth::remedy(&account.app, &account.mailbox, &fault.error, cause).replace('`', "")
 }
 
 fn show(status: &Status) -> Result<()> {

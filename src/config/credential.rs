@@ -40,7 +40,7 @@ impl Credential {
     }
 
     /// The files that it is read from.
-    pub(super) fn files(&self) -> Vec<PathBuf> {
+    pub fn files(&self) -> Vec<PathBuf> {
         match self {
             Self::Secret(source) => source.file().into_iter().collect(),
             Self::Certificate(certificate) => {

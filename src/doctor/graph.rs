@@ -52,7 +52,7 @@ impl Sender<'_> {
         let token = match renewed {
             Ok(renewed) => renewed.access_token,
             Err(error) => {
-                let finding = refused(&self.subject(), mailbox, &error);
+                let finding = refused(app, &self.subject(), mailbox, &error);
                 return vec![Finding { level: self.level(), ..finding }];
             }
         };

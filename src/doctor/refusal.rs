@@ -6,7 +6,8 @@ use crate::protocol::Rejection;
 
 /// What a person does about it: what is known of the words, else `otherwise`.
 pub(super) fn remedy(said: &str, mailbox: &str, otherwise: &str) -> String {
-    let known = explain::best(said).map(|entry| entry.remedy.replace("{mailbox}", mailbox));
+    let known =
+        explain::best(said).map(|entry| entry.marked_remedy(mailbox, explain::A_CREDENTIAL));
     known
         .filter(|remedy| !remedy.is_empty())
         .unwrap_or_else(|| otherwise.replace("{mailbox}", mailbox))

@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use futures_util::future::join_all;
 use url::Url;
 
-use super::refusal::{in_words, of_token_endpoint, remedy};
+use super::refusal::{in_words, of_token_endpoint};
 use super::{Case, Code, Finding, Level, with_hint};
 use crate::clock::Clock;
 use crate::config::{Account, App};
-use crate::oauth::{Claims, HttpEndpoint, Principal, TokenError, renew_once};
+use crate::oauth::{Claims, HttpEndpoint, Principal, TokenError, remedy, renew_once};
 use crate::secret::Secret;
 use crate::vocabulary::{Cause, Protocol, Resource};
 
@@ -56,7 +56,7 @@ async fn attempt(
     let renewed = match renewed {
         Ok(renewed) => renewed,
         Err(error) => {
-            let refused = refused(&subject, mailbox, &error);
+            let refused = refused(&principal.app, &subject, mailbox, &error);
             return (unasked.into_iter().chain([refused]).collect(), None);
         }
     };
@@ -101,7 +101,7 @@ fn offline_access_unasked(principal: &Principal, mailbox: &str) -> Option<Findin
     Some(Finding::error(Code::NoRefreshToken, principal.to_string(), what, remedy))
 }
 
-pub(super) fn refused(subject: &str, mailbox: &str, error: &TokenError) -> Finding {
+pub(super) fn refused(app: &App, subject: &str, mailbox: &str, error: &TokenError) -> Finding {
     let trace = error.trace().map(|trace| format!("; for support: {trace}")).unwrap_or_default();
     match error {
         TokenError::Transient { reason, .. } => {
@@ -116,12 +116,6 @@ pub(super) fn refused(subject: &str, mailbox: &str, error: &TokenError) -> Findi
             )
         }
         TokenError::Permanent { reason, cause, .. } => {
-            let otherwise = match cause {
-                Cause::SignIn => "`gatepost login {mailbox}`",
-                Cause::Registration => {
-                    "mend the app registration or [app] in gatepost.toml, then `gatepost login {mailbox}`"
-                }
-            };
             let code = of_token_endpoint(reason);
             let code = if error.trace().is_none() && *cause == Cause::SignIn {
                 Code::SignIn
@@ -129,7 +123,7 @@ pub(super) fn refused(subject: &str, mailbox: &str, error: &TokenError) -> Findi
                 code
             };
             let what = format!("no token: {}{trace}", in_words(reason));
-            Finding::error(code, subject, what, remedy(reason, mailbox, otherwise))
+            Finding::error(code, subject, what, remedy(app, mailbox, reason, *cause))
         }
     }
 }

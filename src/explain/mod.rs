@@ -24,9 +24,9 @@ pub struct Entry {
     pub title: String,
     /// What has happened, in a few sentences.
     pub meaning: String,
-    /// What to do. `{mailbox}` stands for the mailbox, and what is to be typed stands between backticks;
-    /// [`Entry::remedy_for`] has neither.
-    pub remedy: String,
+    /// What to do. `{mailbox}` stands for the mailbox, `{credential}` for where a new secret or key of the app's is put
+    /// and what follows, and what is to be typed stands between backticks.
+    remedy: String,
     /// Who does it.
     pub who: Who,
     /// Whether the same may succeed later.
@@ -51,6 +51,10 @@ pub enum Who {
     /// Nobody needs to: it passes by itself.
     Nobody,
 }
+
+/// The place of an app's own secret or key where the app is not known.
+pub const A_CREDENTIAL: &str = "the file that [app.NAME] names; gatepost notices by itself (if it is a variable of the \
+                                environment or a credential of systemd's, restart gatepost)";
 
 /// Where an entry is from: the more telling sources first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,7 +100,12 @@ pub fn split_hint(error: &str) -> (&str, Option<&str>) {
 impl Entry {
     /// The remedy for this mailbox, as plain words.
     pub fn remedy_for(&self, mailbox: &str) -> String {
-        self.remedy.replace('`', "").replace("{mailbox}", mailbox)
+        self.marked_remedy(mailbox, A_CREDENTIAL).replace('`', "")
+    }
+
+    /// The same with what is to be typed between backticks, and with the place of the app's own credential.
+    pub fn marked_remedy(&self, mailbox: &str, credential: &str) -> String {
+        self.remedy.replace("{mailbox}", mailbox).replace("{credential}", credential)
     }
 
     /// Of `AADSTS50173`.
@@ -187,7 +196,9 @@ mod tests {
             let reply = matches!(entry.source, Source::Exchange | Source::Own);
             assert_eq!(reply, !entry.phrases.is_empty(), "{code}: phrases are for replies");
             for placeholder in remedy.split('{').skip(1) {
-                assert!(placeholder.starts_with("mailbox}"), "{code}: {remedy}");
+                let known =
+                    ["mailbox}", "credential}"].iter().any(|it| placeholder.starts_with(it));
+                assert!(known, "{code}: {remedy}");
             }
         }
     }

@@ -19,6 +19,7 @@ use crate::clock::Timestamp;
 use crate::config::{
     App, ClientCertificate, Credential, SecretError, SigningAlgorithm, read_secret_file,
 };
+use crate::json::Object;
 use crate::secret::Secret;
 
 /// Long enough for a clock that is a little off, short enough for a copy to be of little use: what Entra
@@ -82,7 +83,8 @@ pub(super) fn service_account_assertion(
     };
     let not_one = || CredentialError::ServiceAccount(file.display().to_string());
     let text = read_secret_file(file)?;
-    let account: ServiceAccount = serde_json::from_str(text.expose()).map_err(|_| not_one())?;
+    let Object(account): Object<ServiceAccount> =
+        serde_json::from_str(text.expose()).map_err(|_| not_one())?;
     let pair = rsa_key(account.private_key.as_bytes(), None, file)?;
     let header = json!({ "typ": "JWT", "kid": account.private_key_id });
     let claims = json!({

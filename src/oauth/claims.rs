@@ -8,6 +8,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::clock::Timestamp;
+use crate::json::Object;
 use crate::secret::Secret;
 
 /// The claims of a JWT that matter for mail (RFC 7519 section 4.1, and Entra's).
@@ -47,7 +48,7 @@ impl Claims {
         let (_, claims, _) = (parts.next()?, parts.next()?, parts.next()?);
         let claims = claims.trim_end_matches('=');
         let plain = Zeroizing::new(BASE64_URL_SAFE_NO_PAD.decode(claims).ok()?);
-        serde_json::from_slice(&plain).ok()
+        serde_json::from_slice(&plain).ok().map(|Object(claims)| claims)
     }
 
     /// For whom it is.

@@ -11,6 +11,11 @@ use crate::secret::Secret;
 /// RFC 8628 section 3.2: the pause between two questions if the answer names none.
 const DEFAULT_INTERVAL: u64 = 5;
 
+/// Longest life of a code, and longest pause, that are believed: Entra's codes live 15 minutes, Google's 30, and both
+/// want to be asked each 5 seconds. A person waits at the other end.
+const LONGEST_LIFE: Duration = Duration::from_secs(86_400);
+const LONGEST_INTERVAL: Duration = Duration::from_secs(60);
+
 /// Longest text of the provider that is shown.
 const LONGEST: usize = 200;
 
@@ -68,14 +73,14 @@ impl TryFrom<Written> for DeviceCode {
 }
 
 impl DeviceCode {
-    /// How long the code can be typed, from when it was asked for.
+    /// How long the code can be typed, from when it was asked for: a day at most.
     pub fn life(&self) -> Duration {
-        Duration::from_secs(self.expires_in)
+        Duration::from_secs(self.expires_in).min(LONGEST_LIFE)
     }
 
-    /// The pause between two questions.
+    /// The pause between two questions: a minute at most.
     pub fn interval(&self) -> Duration {
-        Duration::from_secs(self.interval)
+        Duration::from_secs(self.interval).min(LONGEST_INTERVAL)
     }
 }
 

@@ -9,6 +9,7 @@ use futures_util::future::BoxFuture;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::error::Category;
 use url::Url;
 use uuid::Uuid;
 
@@ -18,6 +19,7 @@ use super::error::{Refused, Trace};
 use super::request::{Form, Request};
 use super::{Principal, TokenError};
 use crate::config::App;
+use crate::json::Object;
 use crate::net::{ClientTls, HttpClient, Route, TlsError, http_client};
 use crate::secret::Secret;
 use crate::vocabulary::{Cause, Resource};
@@ -31,6 +33,11 @@ const IDENTITY_VERSION: &str = "2018-02-01";
 /// A token's life if the answer doesn't tell it (RFC 6749 section 5.1 only recommends it): Entra's shortest.
 const DEFAULT_LIFE: Duration = Duration::from_secs(3600);
 
+/// Longest life that is believed. Entra's tokens live 60 to 90 minutes, a day with a lifetime policy or for a managed
+/// identity, 28 hours with continuous access evaluation; Google's an hour. A token that is said to live for years would
+/// never be renewed, and what was revoked or misconfigured meanwhile would show at its end. So it is renewed each day.
+const LONGEST_LIFE: Duration = Duration::from_secs(2 * 86_400);
+
 /// A token that was granted.
 #[derive(Clone, Debug)]
 pub struct Answer {
@@ -38,7 +45,8 @@ pub struct Answer {
     pub access_token: Secret<String>,
     /// For the next request; none: the old one goes on (RFC 6749 section 6).
     pub refresh_token: Option<Secret<String>>,
-    /// The token's life.
+    /// The token's life, which begins when it is asked for: as the answer tells it, but two days at most, after half of
+    /// which it is renewed; an hour if it tells none, or none that is a number from zero on. Zero: it is of no use.
     pub expires_in: Duration,
     /// When the endpoint wants it renewed.
     pub refresh_in: Option<Duration>,
@@ -106,8 +114,10 @@ impl HttpEndpoint {
         let mut form = Form::default();
         form.add("client_id", &app.client_id).add("scope", &scopes.join(" "));
         let body = self.post(url, &form).await??;
-        serde_json::from_slice(body.expose())
-            .map_err(|_| TokenError::transient("the device endpoint's answer is not one"))
+        let answer = serde_json::from_slice(body.expose());
+        answer
+            .map(|Object(code)| code)
+            .map_err(|error| unreadable("the device endpoint", "a code", &error))
     }
 
     /// Asks whether the code of `device` was typed.
@@ -172,7 +182,10 @@ impl TokenEndpoint for HttpEndpoint {
         scopes: &'a [String],
         request: Request<'a>,
     ) -> BoxFuture<'a, Result<Answer, TokenError>> {
-        Box::pin(async move { self.ask(app, scopes, &request).await })
+        Box::pin(async move {
+            let answer = self.ask(app, scopes, &request).await;
+            answer.map_err(|error| error.by_grant(app.grant))
+        })
     }
 }
 
@@ -222,7 +235,7 @@ fn refused(
     body: &[u8],
     client_request_id: String,
 ) -> Refused {
-    let oauth = serde_json::from_slice(body).ok();
+    let oauth = serde_json::from_slice(body).ok().map(|Object(oauth)| oauth);
     Refused { status, retry_after, oauth, client_request_id }
 }
 
@@ -278,19 +291,23 @@ enum Seconds {
 }
 
 impl Seconds {
+    /// Neither negative nor without a bound.
     fn duration(&self) -> Option<Duration> {
         let seconds = match self {
             Self::Number(number) => *number,
             Self::Text(text) => text.trim().parse().ok()?,
             Self::Other(_) => return None,
         };
-        Duration::try_from_secs_f64(seconds).ok()
+        match seconds >= LONGEST_LIFE.as_secs_f64() {
+            true => Some(LONGEST_LIFE),
+            false => Duration::try_from_secs_f64(seconds).ok(),
+        }
     }
 }
 
 fn parse(body: &[u8]) -> Result<Answer, TokenError> {
-    let written: Written = serde_json::from_slice(body)
-        .map_err(|_| TokenError::transient("the token endpoint's answer is not JSON"))?;
+    let Object(written): Object<Written> = serde_json::from_slice(body)
+        .map_err(|error| unreadable("the token endpoint", "a token", &error))?;
     let access_token = written.access_token.filter(|token| {
         // What can't stand in an XOAUTH2 message is no token.
         !token.is_empty() && !token.chars().any(char::is_control)
@@ -307,6 +324,14 @@ fn parse(body: &[u8]) -> Result<Answer, TokenError> {
     })
 }
 
+/// Without serde's own words: they may have a part of the answer.
+fn unreadable(whose: &str, what: &str, error: &serde_json::Error) -> TokenError {
+    TokenError::transient(match error.classify() {
+        Category::Data => format!("{whose}'s answer is JSON, but not an object with {what}"),
+        _ => format!("{whose}'s answer is not JSON"),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -319,12 +344,71 @@ mod tests {
         assert_eq!(answer.expires_in, Duration::from_secs(5));
         assert_eq!(answer.refresh_in, Some(Duration::from_secs(2)));
         assert!(answer.refresh_token.is_none());
-        assert_eq!(parse(br#"{"access_token":"a"}"#).unwrap().expires_in, DEFAULT_LIFE);
-        let negative = parse(br#"{"access_token":"a","expires_in":-1}"#).unwrap();
-        assert_eq!(negative.expires_in, DEFAULT_LIFE);
         for wrong in [&b"{}"[..], b"", br#"{"access_token":""}"#, br#"{"access_token":"a\u0001b"}"#]
         {
             assert!(parse(wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn a_life_is_within_bounds() {
+        let life = |written: &str| {
+            let body =
+                format!(r#"{{"access_token":"a","expires_in":{written},"refresh_in":{written}}}"#);
+            let answer = parse(body.as_bytes()).unwrap();
+            assert_eq!(answer.expires_in, answer.refresh_in.unwrap_or(DEFAULT_LIFE), "{written}");
+            answer.expires_in
+        };
+        for (written, seconds) in [
+            ("0", 0.0),
+            ("-0", 0.0),
+            ("59.5", 59.5),
+            ("3599", 3599.0),
+            ("100800", 100_800.0),
+            ("172799.5", 172_799.5),
+        ] {
+            let wanted = Duration::from_secs_f64(seconds);
+            assert_eq!((life(written), life(&format!("\" {written} \""))), (wanted, wanted));
+        }
+        for written in ["172800", "315360000", "18446744073709551615", "1e300"] {
+            assert_eq!(
+                (life(written), life(&format!("\"{written}\""))),
+                (LONGEST_LIFE, LONGEST_LIFE)
+            );
+        }
+        assert_eq!(life("\"inf\""), LONGEST_LIFE);
+        for written in [
+            "-1",
+            "-1e300",
+            "\"-3600\"",
+            "\"-inf\"",
+            "\"nan\"",
+            "\"an hour\"",
+            "\"\"",
+            "null",
+            "true",
+            "[]",
+            "{}",
+        ] {
+            assert_eq!(life(written), DEFAULT_LIFE, "{written}");
+        }
+        assert_eq!(parse(br#"{"access_token":"a"}"#).unwrap().expires_in, DEFAULT_LIFE);
+    }
+
+    #[test]
+    fn an_answer_is_an_object() {
+        for array in
+            [r#"["a","r",3600,60]"#, r#"["a",null,null,null]"#, r#"[{"access_token":"a"}]"#]
+        {
+            let refused = parse(array.as_bytes()).unwrap_err().to_string();
+            assert_eq!(
+                refused,
+                "the token endpoint's answer is JSON, but not an object with a token"
+            );
+        }
+        let error = r#"["invalid_grant","AADSTS50173: revoked.",[],null,null]"#;
+        let refused = read_answer(400, None, error.as_bytes()).unwrap_err();
+        assert!(matches!(refused, TokenError::Transient { .. }), "{refused:?}");
+        assert!(parse(b"<html>").unwrap_err().to_string().ends_with("is not JSON"));
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde::Deserialize;
 
 use crate::clock::{Clock, Timestamp};
+use crate::config::Grant;
 use crate::explain;
 use crate::vocabulary::Cause;
 
@@ -98,6 +99,16 @@ impl TokenError {
     /// One that stays.
     pub fn permanent(reason: impl Into<String>, cause: Cause) -> Self {
         Self::Permanent { reason: reason.into(), cause, trace: None }
+    }
+
+    /// Where nobody signs in, it is the app that is refused, in whatever words (RFC 7523 section 3.1).
+    pub(super) fn by_grant(self, grant: Grant) -> Self {
+        match self {
+            Self::Permanent { reason, trace, .. } if !grant.is_delegated() => {
+                Self::Permanent { reason, cause: Cause::Registration, trace }
+            }
+            other => other,
+        }
     }
 
     /// The names of the request, for people's support.

@@ -9,6 +9,7 @@ use tokio::time::sleep;
 use tracing::warn;
 
 use super::credential_end;
+use super::proof::place;
 use crate::attention::{Attention, Call};
 use crate::clock::Clock;
 use crate::config::{Account, App};
@@ -64,9 +65,8 @@ async fn warn_of(app: &App, store: &Store, clock: &Clock, attention: &Attention)
         ),
     };
     let portal = app.provider.portal.as_deref().unwrap_or("the provider's portal");
-    let remedy = format!(
-        "make a new one at {portal} and put it in the place of the old one; gatepost reads it anew by itself"
-    );
+    let remedy =
+        format!("make a new one at {portal} beside the old one and put it into {}", place(app));
     warn!(account, reason, remedy, "a credential ends");
     attention.call(Call { event: "expires_soon", account, reason, remedy });
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
+use super::proof::Proof;
 use super::renewal::Renewal;
 use super::slot::{NoToken, Slot};
 use super::{Principal, TokenError};
@@ -37,6 +38,8 @@ pub(super) struct State {
     /// Held while this is the process that may use the refresh token: until what it brought is on disk.
     pub(super) turn: Option<Turn>,
     pub(super) time: Jumps,
+    /// Of the last request.
+    pub(super) proof: Proof,
 }
 
 /// A sign-in that is in memory alone.
@@ -56,6 +59,7 @@ impl State {
             unsaved: None,
             turn: None,
             time: Jumps::new(now),
+            proof: Proof::default(),
         }
     }
 

@@ -6,6 +6,7 @@
 //! | `request`, `assertion`, `client_key` | what a token request says, and how the app proves that it is itself |
 //! | `endpoint`, `error` | asking over HTTP, and what a failure means |
 //! | `principal`, `claims` | whose token it is, and what it says of itself |
+//! | `proof` | whether the app's secret or key was replaced since it was refused, and the remedy |
 //! | `life`, `slot`, `renewal`, `keeping`, `tokens` | when a token is renewed, who does it, where it is kept, what a login sees |
 //! | `once`, `expiry` | one renewal by hand, and warnings before a secret or certificate ends |
 //!
@@ -27,6 +28,7 @@ mod keeping;
 mod life;
 mod once;
 mod principal;
+mod proof;
 mod renewal;
 mod request;
 mod slot;
@@ -43,6 +45,7 @@ pub use expiry::watch_expiry;
 pub use life::{AccessToken, token_of};
 pub use once::{Renewed, renew_once};
 pub use principal::Principal;
+pub use proof::remedy;
 pub use request::{Request, credential_end, try_credential};
 pub use slot::NoToken;
 pub use tokens::Tokens;

@@ -18,10 +18,9 @@ use tracing::{debug, error, info, warn};
 use super::keeping::State;
 use super::life::access_of;
 use super::slot::{Current, NoToken, Slot};
-use super::{AccessToken, Principal, Request, TokenEndpoint, TokenError};
+use super::{AccessToken, Principal, Request, TokenEndpoint, TokenError, remedy};
 use crate::attention::{Attention, Call};
 use crate::clock::Clock;
-use crate::explain;
 use crate::store::{Store, TokenFault};
 use crate::vocabulary::{Cause, Resource};
 
@@ -47,8 +46,8 @@ pub(super) struct Basis {
 
 impl Basis {
     /// Whether they are the same requests.
-    pub(super) fn asks_as(&self, other: &Self) -> bool {
-        self.principal.asks_as(&other.principal) && Arc::ptr_eq(&self.endpoint, &other.endpoint)
+    fn asks_as(&self, principal: &Principal, endpoint: &Arc<dyn TokenEndpoint>) -> bool {
+        self.principal.asks_as(principal) && Arc::ptr_eq(&self.endpoint, endpoint)
     }
 }
 
@@ -103,7 +102,7 @@ impl Renewal {
                     None => break,
                 },
                 () = news.notified() => self.look().await,
-                Ok(()) = self.basis.changed() => self.begin_anew().await,
+                Ok(()) = self.basis.changed() => self.reload().await,
                 // Whatever has kept news of the store away, it keeps them no longer than this.
                 () = sleep(pause.min(LONGEST_SLEEP).min(self.state.unsaved_in())) => self.look().await,
             }
@@ -114,6 +113,7 @@ impl Renewal {
     /// Whether what is in memory alone can be written, and whether there is a new sign-in.
     async fn look(&mut self) {
         self.notice_time();
+        self.notice_proof();
         match self.save_unsaved().await {
             Ok(()) => self.peek().await,
             Err(failure) => self.note_failure(Resource::Mail, failure).await,
@@ -138,13 +138,37 @@ impl Renewal {
         }
     }
 
+    /// The app was refused, and what it proves itself with was replaced.
+    fn notice_proof(&mut self) {
+        let State { mail, graph, proof, .. } = &mut self.state;
+        let refused = mail.app_is_refused() || graph.app_is_refused();
+        if refused && proof.is_replaced(&self.principal.app) {
+            let principal = &self.principal;
+            info!(%principal, "what the app proves itself with was replaced: it is tried again");
+            self.try_app_again();
+        }
+    }
+
+    fn try_app_again(&mut self) {
+        self.state.slots().into_iter().for_each(Slot::try_app_again);
+    }
+
+    /// The configuration was read again.
+    async fn reload(&mut self) {
+        let basis = self.basis.borrow_and_update().clone();
+        let as_before = basis.asks_as(&self.principal, &self.endpoint);
+        (self.principal, self.mailbox, self.endpoint) =
+            (basis.principal, basis.mailbox, basis.endpoint);
+        match as_before {
+            true => self.try_app_again(),
+            false => self.begin_anew().await,
+        }
+    }
+
     /// Under another configuration. What was published stays if it was asked for in the same way; nothing that went
     /// wrong counts any more.
     async fn begin_anew(&mut self) {
-        let basis = self.basis.borrow_and_update().clone();
-        self.state.graph.keep(basis.principal.graph);
-        (self.principal, self.mailbox, self.endpoint) =
-            (basis.principal, basis.mailbox, basis.endpoint);
+        self.state.graph.keep(self.principal.graph);
         for slot in self.state.slots() {
             slot.begin_anew();
         }
@@ -159,6 +183,7 @@ impl Renewal {
         let wanted =
             |task: &Self| task.state.slot(resource).other_than(other_than, task.clock.now());
         self.notice_time();
+        self.notice_proof();
         if wanted(self).is_none() {
             self.serve(resource);
         }
@@ -184,7 +209,7 @@ impl Renewal {
     /// sign-in has ended only if mail is refused as well.
     fn is_over(&self, resource: Resource) -> bool {
         let (mail, graph) = (&self.state.mail, &self.state.graph);
-        mail.is_refused() && (resource == Resource::Mail || graph.is_refused())
+        mail.is_over() && (resource == Resource::Mail || graph.is_over())
     }
 
     /// When the next renewal is due, and which; `None` if only a person can bring one about.
@@ -276,6 +301,7 @@ impl Renewal {
         let mut token = self.state.newest().clone();
         let former = token.refresh_token.clone();
         let scopes = principal.scopes(resource);
+        self.state.proof.note(&principal.app);
         let request = Request::renewal(&principal, resource, former.as_ref())?;
         // From before the request: the life that is told begins at an unknown moment in between.
         let issued_at = self.clock.now();
@@ -323,22 +349,27 @@ impl Renewal {
 
     async fn note_failure(&mut self, resource: Resource, failure: TokenError) {
         let trace = failure.trace().map(ToString::to_string).unwrap_or_default();
-        let Some(trouble) = self.state.slot_mut(resource).note_failure(&failure) else { return };
         let (principal, mailbox, reason) = (&self.principal, &self.mailbox, failure.to_string());
-        let remedy = remedy(&reason, mailbox);
-        match (trouble, resource) {
-            (NoToken::SignInNeeded(_), Resource::Mail) => {
-                error!(%principal, reason, trace, "sign-in needed: run gatepost login {mailbox}");
-            }
-            (NoToken::SignInNeeded(_), Resource::Graph) => {
-                error!(%principal, reason, trace, remedy, "Microsoft Graph is refused, mail goes on");
-            }
-            _ => warn!(%principal, %resource, reason, trace, "no new token; trying again"),
-        }
         let cause = match failure {
             TokenError::Permanent { cause, .. } => Some(cause),
             TokenError::Transient { .. } => None,
         };
+        let remedy = remedy(&principal.app, mailbox, &reason, cause.unwrap_or(Cause::SignIn));
+        let remedy = remedy.replace('`', "");
+        let slot = self.state.slot_mut(resource);
+        let Some(trouble) = slot.note_failure(&failure, &remedy) else { return };
+        match (trouble, resource) {
+            (NoToken::SignInNeeded(_), Resource::Mail) => {
+                error!(%principal, reason, trace, "sign-in needed: run gatepost login {mailbox}");
+            }
+            (NoToken::AppRefused { .. }, Resource::Mail) => {
+                error!(%principal, reason, trace, "the provider refuses the app: {remedy}");
+            }
+            (NoToken::SignInNeeded(_) | NoToken::AppRefused { .. }, Resource::Graph) => {
+                error!(%principal, reason, trace, remedy, "Microsoft Graph is refused, mail goes on");
+            }
+            _ => warn!(%principal, %resource, reason, trace, "no new token; trying again"),
+        }
         let fault = TokenFault { error: reason.clone(), cause, trace, at: self.clock.now() };
         let seen = self.state.revision.unwrap_or_default();
         match self.store.note_fault(&principal.key(), resource, seen, &fault).await {
@@ -358,10 +389,4 @@ impl Renewal {
             }
         }
     }
-}
-
-/// What a person does about it.
-fn remedy(reason: &str, mailbox: &str) -> String {
-    let known = explain::best(reason).map(|entry| entry.remedy_for(mailbox));
-    known.unwrap_or_else(|| format!("gatepost login {mailbox}"))
 }

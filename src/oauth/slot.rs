@@ -12,7 +12,7 @@ use super::{AccessToken, TokenError};
 use crate::backoff::Backoff;
 use crate::clock::Timestamp;
 use crate::store::StoredToken;
-use crate::vocabulary::Resource;
+use crate::vocabulary::{Cause, Resource};
 
 /// Pauses of the background after transient failures. Nobody waits for it: a login that does has it tried at once.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -27,8 +27,9 @@ const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 const FIRST_DEMAND_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_DEMAND_PAUSE: Duration = Duration::from_secs(3);
 
-/// A resource that is refused by itself is tried again: an administrator's consent comes without a new sign-in.
-/// In the background, and for who waits.
+/// What no new sign-in is needed for is tried again, be it the app or a resource that is refused by itself: a consent or
+/// an uploaded certificate comes without a word, and a new secret is not known everywhere at once. In the background,
+/// and for who waits.
 const REFUSED_PAUSE: Duration = Duration::from_secs(3600);
 const REFUSED_DEMAND_PAUSE: Duration = Duration::from_secs(60);
 
@@ -40,8 +41,15 @@ pub(super) type Current = Arc<RwLock<Option<AccessToken>>>;
 pub enum NoToken {
     /// It may pass.
     ForNow(String),
-    /// A person must act.
+    /// A person must sign in.
     SignInNeeded(String),
+    /// The app must be mended: its secret or key, its registration, or the configuration.
+    AppRefused {
+        /// In the token endpoint's words.
+        reason: String,
+        /// What its administrator does.
+        remedy: String,
+    },
     /// gatepost stops.
     Stopping,
 }
@@ -85,8 +93,13 @@ impl Slot {
         self.kept = kept;
     }
 
-    pub(super) fn is_refused(&self) -> bool {
+    /// Whether nothing but a new sign-in helps.
+    pub(super) fn is_over(&self) -> bool {
         matches!(self.trouble, Some(NoToken::SignInNeeded(_)))
+    }
+
+    pub(super) fn app_is_refused(&self) -> bool {
+        matches!(self.trouble, Some(NoToken::AppRefused { .. }))
     }
 
     /// Whether somebody who waits may have it tried now.
@@ -179,8 +192,8 @@ impl Slot {
         self.trouble.take().is_some()
     }
 
-    /// The trouble, if it is news.
-    pub(super) fn note_failure(&mut self, failure: &TokenError) -> Option<NoToken> {
+    /// The trouble, if it is news. `remedy` is for a refusal of the app.
+    pub(super) fn note_failure(&mut self, failure: &TokenError, remedy: &str) -> Option<NoToken> {
         let (now, reason) = (Instant::now(), failure.to_string());
         let trouble = match failure {
             TokenError::Transient { retry_after, .. } => {
@@ -189,10 +202,15 @@ impl Slot {
                 self.hold_until = Some(now + self.demand_backoff.pause().max(asked));
                 NoToken::ForNow(reason)
             }
-            TokenError::Permanent { .. } => {
+            TokenError::Permanent { cause, .. } => {
                 self.retry_at = Some(now + REFUSED_PAUSE);
                 self.hold_until = Some(now + REFUSED_DEMAND_PAUSE);
-                NoToken::SignInNeeded(reason)
+                match cause {
+                    Cause::SignIn => NoToken::SignInNeeded(reason),
+                    Cause::Registration => {
+                        NoToken::AppRefused { reason, remedy: remedy.to_owned() }
+                    }
+                }
             }
         };
         let news = self.trouble.as_ref() != Some(&trouble);
@@ -202,10 +220,18 @@ impl Slot {
 
     /// There is a new sign-in, or a renewal by another process.
     pub(super) fn forget_trouble(&mut self) {
-        if self.is_refused() {
+        if self.is_over() || self.app_is_refused() {
             (self.retry_at, self.hold_until) = (None, None);
         }
         self.trouble = None;
+    }
+
+    /// What was refused of the app may have been mended: it is tried at once, and whatever comes of it is news.
+    pub(super) fn try_app_again(&mut self) {
+        if self.app_is_refused() {
+            (self.retry_at, self.hold_until) = (None, None);
+            self.trouble = Some(NoToken::ForNow("the app is tried again".into()));
+        }
     }
 
     /// Forgets what went wrong. Another configuration is in force; or the clock was set, or the machine has slept: what

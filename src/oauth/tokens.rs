@@ -96,7 +96,8 @@ impl Tokens {
     }
 
     /// Has the principals of `accounts` from now on. Those that ask as before keep their task, with its token and its
-    /// pauses; the others begin anew, when a request of theirs that is under way has come to its end.
+    /// pauses, but are tried again if the app is refused; the others begin anew, when a request of theirs that is under
+    /// way has come to its end.
     pub fn set(
         &self,
         accounts: &[Arc<Account>],
@@ -236,11 +237,7 @@ impl Tokens {
 
 impl Task {
     fn set(&self, basis: Basis) {
-        self.basis.send_if_modified(|former| {
-            let changed = !former.asks_as(&basis);
-            *former = basis;
-            changed
-        });
+        self.basis.send_replace(basis);
     }
 
     fn current(&self, resource: Resource) -> Option<AccessToken> {
@@ -272,6 +269,7 @@ fn refusal(account: &Account, why: NoToken) -> Refusal {
     match why {
         NoToken::ForNow(reason) => Refusal::UpstreamDown { reason },
         NoToken::SignInNeeded(_) => Refusal::SignInNeeded { mailbox: account.mailbox.clone() },
+        NoToken::AppRefused { remedy, .. } => Refusal::AppRefused { remedy },
         NoToken::Stopping => Refusal::ShuttingDown,
     }
 }

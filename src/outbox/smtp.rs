@@ -168,6 +168,11 @@ impl SmtpCourier {
                     "gatepost login {mailbox}; what is wrong tells: gatepost doctor {mailbox}"
                 )),
             },
+            NoSession::NoToken(Refusal::AppRefused { remedy }) => Outcome::Held {
+                reason: "the provider refuses the app".into(),
+                wait: None,
+                remedy: Some(remedy),
+            },
             NoSession::NoToken(Refusal::UpstreamDown { reason }) => held(reason, None),
             NoSession::NoToken(refusal) => held(refusal.text(), None),
             NoSession::Rejected(Rejection::Token { said } | Rejection::NotPermitted { said }) => {

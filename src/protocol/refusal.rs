@@ -18,6 +18,11 @@ pub enum Refusal {
         /// Whose sign-in, as the configuration names it.
         mailbox: String,
     },
+    /// The provider refuses the app that opens the mailbox, whoever signs in.
+    AppRefused {
+        /// What its administrator does about it.
+        remedy: String,
+    },
     /// Too many wrong passwords, by gatepost's own count; this one was not even looked at.
     Throttled {
         /// Until the next one is.
@@ -55,6 +60,7 @@ impl Refusal {
             Self::BadCredentials => "bad_credentials",
             Self::NotAllowedFromHere => "not_allowed_from_here",
             Self::SignInNeeded { .. } => "sign_in_needed",
+            Self::AppRefused { .. } => "app_refused",
             Self::Throttled { .. } => "throttled",
             Self::UpstreamBusy { .. } => "upstream_busy",
             Self::NoTurn { .. } => "no_turn",
@@ -88,6 +94,11 @@ impl Refusal {
             Self::SignInNeeded { mailbox } => {
                 format!(
                     "{mailbox} must be signed in by its administrator: gatepost login {mailbox}"
+                )
+            }
+            Self::AppRefused { remedy } => {
+                format!(
+                    "{RIGHT_PASSWORD}the provider refuses the app; for its administrator: {remedy}"
                 )
             }
             Self::Throttled { wait } => {

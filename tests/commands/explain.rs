@@ -59,6 +59,7 @@ fn every_refusal() {
         Refusal::BadCredentials,
         Refusal::NotAllowedFromHere,
         Refusal::SignInNeeded { mailbox: "jane@contoso.example".into() },
+        Refusal::AppRefused { remedy: said() },
         Refusal::Throttled { wait: std::time::Duration::from_secs(60) },
         Refusal::NoTurn { reason: said() },
         Refusal::UpstreamBusy { said: said() },

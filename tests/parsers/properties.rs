@@ -11,7 +11,7 @@ use crate::fuzz::frontend::{End, Setup};
 use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD};
 use gatepost::config::Config;
-use gatepost::oauth::read_answer;
+use gatepost::oauth::{TokenError, read_answer};
 use gatepost::vocabulary::Protocol;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -101,7 +101,7 @@ proptest! {
     fn any_answer(
         choices in any::<[u8; 3]>(),
         token in "[!-~]{1,40}",
-        life in 0_u32..200_000,
+        life in 0_u32..400_000,
         text in any::<bool>(),
         odd in "[ -~\\n\\x01é]{0,60}",
     ) {
@@ -109,9 +109,15 @@ proptest! {
         let body = json!({ "access_token": token, "expires_in": expires_in, "error_description": odd });
         let answer = read_answer(200, None, body.to_string().as_bytes()).unwrap();
         prop_assert_eq!(answer.access_token.expose(), &token);
-        prop_assert_eq!(answer.expires_in, Duration::from_secs(u64::from(life)));
+        prop_assert_eq!(answer.expires_in, Duration::from_secs(u64::from(life.min(172_800))));
         let words = json!({ "error": odd, "error_description": token, "trace_id": odd });
-        for body in [body.to_string(), words.to_string(), odd] {
+        // The same fields' values without their names are no answer.
+        let (values, error) = (json!([token, token, life, life]), json!(["invalid_grant", odd, [], token, token]));
+        prop_assert!(read_answer(200, None, values.to_string().as_bytes()).is_err());
+        let error = error.to_string();
+        let refused = read_answer(400, None, error.as_bytes()).unwrap_err();
+        prop_assert!(matches!(refused, TokenError::Transient { .. }), "{:?}", refused);
+        for body in [body.to_string(), words.to_string(), values.to_string(), error, odd] {
             crate::fuzz::tokens::check_answer(&[&choices[..], b"\n", body.as_bytes()].concat());
             crate::fuzz::graph::check_answer(&[&choices[..], body.as_bytes()].concat());
             crate::fuzz::tokens::check_claims(&[&choices[..], body.as_bytes()].concat());

@@ -94,10 +94,10 @@ async fn a_refusal_of_a_wrong_time_ends_with_the_wrong_time() {
     world.script.usual(Reply::Fail(refused));
     world.clock.set_off(-YEAR);
     world.start().await;
-    world.seconds(300).await;
+    world.seconds(30).await;
     let refusal = world.patient_login().await.unwrap_err();
-    assert!(matches!(refusal, Some(Refusal::SignInNeeded { .. })), "{refusal:?}");
-    assert_eq!(world.script.count(), 1, "it is not tried again by itself");
+    assert!(matches!(refusal, Some(Refusal::AppRefused { .. })), "{refusal:?}");
+    assert_eq!(world.script.count(), 1, "it is not tried again at once");
     world.script.usual(Reply::life(3600));
     world.clock.set_off(YEAR);
     // Nobody need come: it is looked at within half a minute.

@@ -152,7 +152,7 @@ async fn a_faulty_registration_is_tried_again_but_told_once() {
     site.configure(&on_attention(&site.path("calls")), &body, "");
     for requests in 1..3 {
         let proxy = site.start().await;
-        proxy.running.said("sign-in needed").await;
+        proxy.running.said("the provider refuses the app").await;
         let calls = called(&site, 1).await;
         assert!(calls[0].arguments[1].contains("AADSTS7000215"), "{calls:?}");
         sleep(Duration::from_millis(500)).await;

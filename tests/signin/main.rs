@@ -26,6 +26,8 @@ mod graph;
 mod machines;
 mod names;
 mod pasted;
+#[cfg(unix)] // its signal
+mod replaced;
 mod sharing;
 mod signing_out;
 mod site;

@@ -60,9 +60,9 @@ async fn a_failure_is_told_with_all_names() {
     let site = site().await;
     site.control().set_token_outage(Some(TokenFault::Aadsts(7_000_222)));
     let proxy = site.start().await;
-    let log = proxy.running.said("sign-in needed").await;
+    let log = proxy.running.said("the provider refuses the app").await;
     let failed = site.tap.token_requests().pop().unwrap();
-    let line = log.lines().find(|line| line.contains("sign-in needed")).unwrap();
+    let line = log.lines().find(|line| line.contains("the provider refuses the app")).unwrap();
     let fault = eventually("the fault", async || site.fault(JANE).await).await;
     let status = site.status(JANE).await;
     let told = [line, &fault.trace, status["last_error_trace"].as_str().unwrap_or_default()];

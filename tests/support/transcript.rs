@@ -307,6 +307,7 @@ fn refusal(rest: &str) -> Result<Refusal, String> {
         "bad_credentials" => Refusal::BadCredentials,
         "not_allowed_from_here" => Refusal::NotAllowedFromHere,
         "sign_in_needed" => Refusal::SignInNeeded { mailbox: text },
+        "app_refused" => Refusal::AppRefused { remedy: text },
         "throttled" => Refusal::Throttled { wait: Duration::from_secs(60) },
         "upstream_busy" => Refusal::UpstreamBusy { said: text },
         "no_turn" => Refusal::NoTurn { reason: text },

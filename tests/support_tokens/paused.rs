@@ -132,6 +132,12 @@ impl World {
         Arc::clone(self.tokens.as_ref().unwrap())
     }
 
+    /// Goes by the accounts as they are now, as at a reload.
+    pub(crate) async fn reload(&self) {
+        self.tokens().set(&self.accounts, |_| Arc::clone(&self.script) as Arc<dyn TokenEndpoint>);
+        self.settle().await;
+    }
+
     /// Starts the proxy's tokens without waiting for anything.
     pub(crate) fn begin(&mut self) {
         (self.tracker, self.stop) = (TaskTracker::new(), CancellationToken::new());
@@ -248,6 +254,17 @@ pub(crate) fn accounts_via(
     scope: &str,
     via: &str,
 ) -> Vec<Arc<Account>> {
+    accounts_with(kind, client_id, scope, via, "{ env = \"PATH\" }")
+}
+
+/// The same, with this client secret.
+pub(crate) fn accounts_with(
+    kind: Kind,
+    client_id: &str,
+    scope: &str,
+    via: &str,
+    secret: &str,
+) -> Vec<Arc<Account>> {
     let (grant, owner) = match kind {
         Kind::Robot => ("client_credentials", ""),
         Kind::Person => ("device_code", "signed_in_as = \"jane@contoso.example\"\n"),
@@ -255,7 +272,7 @@ pub(crate) fn accounts_via(
     let text = format!(
         "state_dir = \"state\"\n\
          [app.lab]\nprovider = \"lab\"\nclient_id = \"{client_id}\"\nscopes = [\"{scope}\"]\n\
-         grant = \"{grant}\"\nclient_secret = {{ env = \"PATH\" }}\n\
+         grant = \"{grant}\"\nclient_secret = {secret}\n\
          [[account]]\nmailbox = \"jane@contoso.example\"\napp = \"lab\"\n\
          [[account]]\nmailbox = \"sales@contoso.example\"\napp = \"lab\"\n{owner}\
          via = {via}\n\

@@ -4,5 +4,6 @@
 mod answers;
 mod graph;
 mod life;
+mod refused_apps;
 #[path = "../support_tokens/mod.rs"]
 mod support_tokens;

@@ -18,6 +18,7 @@ use uuid::Uuid;
 use super::body::{Body, Flow, encode, encoded_length};
 use super::fault::{Fault, Said};
 use crate::config::{Provider, is_local};
+use crate::json::Object;
 use crate::net::{ClientTls, HttpClient, HttpLimits, Route, TlsError, http_client_within};
 use crate::oauth::retry_after;
 use crate::outbox::Outcome;
@@ -206,7 +207,7 @@ struct Written {
 fn written(body: &[u8]) -> Written {
     #[derive(Deserialize)]
     struct Answer {
-        error: Named,
+        error: Object<Named>,
     }
     #[derive(Deserialize)]
     struct Named {
@@ -214,15 +215,17 @@ fn written(body: &[u8]) -> Written {
         #[serde(default)]
         message: String,
         #[serde(rename = "innerError", default)]
-        inner: Inner,
+        inner: Object<Inner>,
     }
     #[derive(Default, Deserialize)]
     struct Inner {
         #[serde(rename = "request-id")]
         request_id: Option<String>,
     }
-    let Ok(Answer { error }) = serde_json::from_slice(body) else { return Written::default() };
-    let inner = error.inner.request_id.map(|id| words(&id, 64));
+    let Ok(Object(Answer { error: Object(error) })) = serde_json::from_slice(body) else {
+        return Written::default();
+    };
+    let inner = error.inner.0.request_id.map(|id| words(&id, 64));
     Written { code: words(&error.code, 100), message: words(&error.message, 400), inner }
 }
 

@@ -20,6 +20,7 @@ use super::client::Done;
 use super::fault::Fault;
 use super::recipients::Hidden;
 use super::session::Session;
+use crate::json::Object;
 use crate::outbox::{Attachment, Begun, Content, Cut};
 
 /// Graph's limit for a request (Microsoft Graph, "Attach large files to Outlook messages").
@@ -154,8 +155,8 @@ fn id_of(made: &Done) -> Result<String, Fault> {
     struct Answer {
         id: String,
     }
-    let answer = serde_json::from_slice::<Answer>(&made.body);
-    answer.map(|answer| answer.id).map_err(|_| unreadable("a draft", made))
+    let answer = serde_json::from_slice::<Object<Answer>>(&made.body);
+    answer.map(|Object(answer)| answer.id).map_err(|_| unreadable("a draft", made))
 }
 
 fn address_of(made: &Done) -> Result<Url, Fault> {
@@ -164,8 +165,8 @@ fn address_of(made: &Done) -> Result<Url, Fault> {
     struct Answer {
         upload_url: String,
     }
-    let answer = serde_json::from_slice::<Answer>(&made.body).ok();
-    let url = answer.and_then(|answer| Url::parse(&answer.upload_url).ok());
+    let answer = serde_json::from_slice::<Object<Answer>>(&made.body).ok();
+    let url = answer.and_then(|Object(answer)| Url::parse(&answer.upload_url).ok());
     url.ok_or_else(|| unreadable("an upload", made))
 }
 

@@ -188,17 +188,21 @@ fn delete(url: Url) -> Call {
 /// Without a token for Graph the next way may be open; where there is none, a person's act opens this one.
 fn no_token(account: &Account, why: NoToken) -> Fault {
     let held = |reason: String, remedy| Outcome::Held { reason, wait: None, remedy };
+    let refused = |reason: &str, remedy: String| {
+        let said = format!("no token for Microsoft Graph: {reason}");
+        match account.via.last() {
+            Some(Way::Graph) => held(said, Some(remedy)),
+            _ => Outcome::Closed { said: format!("{said}; remedy: {remedy}") },
+        }
+    };
     Fault::Outcome(match why {
         NoToken::Stopping => held("gatepost is stopping".into(), None),
         NoToken::ForNow(reason) => held(format!("no token for Microsoft Graph: {reason}"), None),
         NoToken::SignInNeeded(reason) => {
-            let said = format!("no token for Microsoft Graph: {reason}");
             let known = explain::best(&reason).map(|entry| entry.remedy_for(&account.mailbox));
             let remedy = known.unwrap_or_else(|| format!("gatepost login {}", account.mailbox));
-            match account.via.last() {
-                Some(Way::Graph) => held(said, Some(remedy)),
-                _ => Outcome::Closed { said: format!("{said}; remedy: {remedy}") },
-            }
+            refused(&reason, remedy)
         }
+        NoToken::AppRefused { reason, remedy } => refused(&reason, remedy),
     })
 }

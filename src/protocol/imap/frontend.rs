@@ -78,16 +78,19 @@ impl Dialect for ImapFrontend {
             Refusal::Throttled { .. } | Refusal::UpstreamBusy { .. } | Refusal::NoTurn { .. } => {
                 "LIMIT"
             }
-            Refusal::SignInNeeded { .. } | Refusal::UpstreamDown { .. } | Refusal::ShuttingDown => {
-                "UNAVAILABLE"
-            }
+            Refusal::SignInNeeded { .. }
+            | Refusal::AppRefused { .. }
+            | Refusal::UpstreamDown { .. }
+            | Refusal::ShuttingDown => "UNAVAILABLE",
         };
         let text = refusal.text();
         let refused = format!("{} NO [{code}] {text}\r\n", self.tag);
         match refusal {
             // Clients try again without a word at UNAVAILABLE; an alert they must show (RFC 3501 section 7.1), and
             // here a person must act.
-            Refusal::SignInNeeded { .. } | Refusal::NotPermitted { .. } => {
+            Refusal::SignInNeeded { .. }
+            | Refusal::AppRefused { .. }
+            | Refusal::NotPermitted { .. } => {
                 format!("* NO [ALERT] {text}\r\n{refused}").into_bytes()
             }
             _ => refused.into_bytes(),

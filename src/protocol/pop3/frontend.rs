@@ -52,6 +52,7 @@ impl Dialect for Pop3Frontend {
             Refusal::BadCredentials | Refusal::NotAllowedFromHere => "AUTH",
             Refusal::NotPermitted { .. } => "SYS/PERM",
             Refusal::SignInNeeded { .. }
+            | Refusal::AppRefused { .. }
             | Refusal::Throttled { .. }
             | Refusal::UpstreamBusy { .. }
             | Refusal::NoTurn { .. }

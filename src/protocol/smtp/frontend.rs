@@ -66,6 +66,7 @@ impl Dialect for SmtpFrontend {
             Refusal::BadCredentials | Refusal::NotAllowedFromHere => "535 5.7.8",
             Refusal::NotPermitted { .. } => "550 5.7.1",
             Refusal::SignInNeeded { .. }
+            | Refusal::AppRefused { .. }
             | Refusal::Throttled { .. }
             | Refusal::UpstreamDown { .. } => "454 4.7.0",
             Refusal::UpstreamBusy { .. } | Refusal::ShuttingDown => "454 4.3.2",
@@ -149,7 +150,7 @@ pub fn session_refusal(refusal: &Refusal) -> Vec<u8> {
     // As at AUTH, with RFC 5321 section 4.2.2's codes for MAIL: 454 is none of them.
     let code = match refusal {
         Refusal::NoTurn { .. } | Refusal::ShuttingDown => "421 4.3.2",
-        Refusal::SignInNeeded { .. } => "451 4.7.0",
+        Refusal::SignInNeeded { .. } | Refusal::AppRefused { .. } => "451 4.7.0",
         Refusal::UpstreamDown { .. } => "451 4.3.0",
         Refusal::UpstreamBusy { .. } => "451 4.3.2",
         Refusal::Throttled { .. } => "450 4.7.1",
