@@ -111,7 +111,8 @@ impl Server {
                 self.state = State::Content;
                 "354 go on"
             }
-            "BDAT" => return self.bdat(&upper),
+            // A colon belongs to MAIL FROM and RCPT TO: `BDAT:` is a word that nobody knows.
+            "BDAT" if !upper.starts_with("BDAT:") => return self.bdat(&upper),
             "RSET" | "EHLO" | "HELO" => {
                 self.sender = false;
                 (self.recipients, self.chunks) = (Vec::new(), Vec::new());
