@@ -51,7 +51,7 @@ pub(super) fn prepare(file: &Path, args: &Args) -> Result<Prepared> {
 }
 
 fn confine_to(config: &Config) -> Result<()> {
-    private_file::ensure_own_folder(&config.state_dir)?;
+    private_file::ensure_state_folder(&config.state_dir)?;
     let mut reach = Reach { files: config.files().to_vec(), state: vec![config.state_dir.clone()] };
     // A sealing key that is yet to be made.
     let new_key = config.key_file.as_ref().filter(|file| !file.exists());

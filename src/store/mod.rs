@@ -101,7 +101,7 @@ pub struct Store {
 impl Store {
     /// Opens the store, and makes it and its key the first time; not where a running proxy has lost its own.
     pub async fn open(state_dir: &Path, key_file: Option<&Path>) -> Result<Self, StoreError> {
-        private_file::ensure_own_folder(state_dir)?;
+        private_file::ensure_state_folder(state_dir)?;
         private_file::refuse_planted(state_dir, &PLANTED)?;
         // SQLite waits for nobody while it makes a write-ahead log: of those that come at once to a new store, one
         // would hear that it is locked. Where nothing can be locked, that is all that is lost.
