@@ -127,8 +127,13 @@ impl CertificateSource {
         Self { files: files.clone(), self_made: false }
     }
 
+    /// People trust what is shown to them of gatepost's own: nobody else may have put it there.
     fn read_certificate(&self) -> Result<Vec<u8>, PrivateFileError> {
-        read_named_file(&self.files.certificate, Limit::CERTIFICATES)
+        let (path, limit) = (&self.files.certificate, Limit::CERTIFICATES);
+        match self.self_made {
+            true => private_file::read_shown(path, limit),
+            false => read_named_file(path, limit),
+        }
     }
 
     /// What its certificate says, without a look at the key.
