@@ -91,6 +91,7 @@ impl Files {
             private_file::ensure_own_folder(folder)?;
             close_to_others(folder).map_err(SpoolError::at(folder))?;
         }
+        self.refuse_planted()?;
         for folder in [state_dir, &self.root] {
             folder::sync_folder(folder).map_err(SpoolError::at(folder))?;
         }
