@@ -39,8 +39,8 @@ use crate::pace::{COUNTED, Pace};
 use crate::sessions::{GRACE, Sessions};
 use crate::store::{LiveSessions, SessionBoard, Store};
 use crate::upstream::Server;
-use crate::vocabulary::Protocol;
-use certificates::Certificates;
+use crate::vocabulary::{Protocol, TlsMode};
+use certificates::{Certificates, of_listener};
 pub use changes::Changes;
 use changes::refuse_if_restart_needed;
 use doors::{Doors, Opening, refuse_no_listener, refuse_open_door};
@@ -387,14 +387,22 @@ async fn show_sessions(state_dir: PathBuf, sessions: Arc<Sessions>, pace: Arc<Pa
     }
 }
 
-/// Reads the files that the configuration names, as a start would.
+/// Looks at what the configuration names, as a start would, and makes nothing.
 pub fn check_files(config: &Config) -> Result<()> {
+    let place = |key| format!("{}, {key}", config.file.display());
+    Store::check_place(&config.state_dir).with_context(|| place("state_dir"))?;
+    let key_file = config.key_file.as_deref();
+    Store::check_key(&config.state_dir, key_file).with_context(|| place("store.key"))?;
+    Spool::check_place(&config.state_dir, &config.spool).with_context(|| place("state_dir"))?;
     let mut providers = Providers::default();
     for listener in &config.listeners {
         providers.trust(&listener.provider)?;
-        if let Some(files) = &listener.certificate {
-            ServerTls::open(CertificateSource::given(files))
-                .with_context(|| format!("{}, line {}", config.file.display(), listener.line))?;
+        let source = CertificateSource::of(listener, &config.state_dir);
+        // gatepost's own is made at the start.
+        let is_there = || source.files.certificate.symlink_metadata().is_ok();
+        let is_used = listener.tls != TlsMode::None && is_there();
+        if !source.self_made || is_used {
+            ServerTls::open(source).map_err(|error| of_listener(config, listener, error))?;
         }
     }
     providers.token_endpoints(config).map(drop)

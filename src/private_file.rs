@@ -3,18 +3,30 @@
 //! What gatepost makes itself in its state folder is never a link. What the configuration names may be one, as
 //! Kubernetes and Nix lay secrets out: then its target is checked.
 //!
-//! Invariant: such a file never exists with a wider mode, not even for a moment. What is opened is looked at on the
-//! open descriptor: a regular file, of this user or root, which others can't read; else it is refused, with the
-//! command that mends it. Nothing waits for the other end of a pipe.
+//! Invariant: such a file never exists with a wider mode, not even for a moment. What is no regular file is not opened,
+//! and what was opened is looked at on its descriptor: of this user or root, and others can't read it; else it is
+//! refused, with the command that mends it. Nothing waits for the other end of a pipe, and nothing is read without end.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+mod create;
+#[cfg(not(unix))]
+mod elsewhere;
+mod folder;
+mod named;
+
+use std::fs::{File, FileType, OpenOptions};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 #[cfg(not(unix))]
 use elsewhere as rules;
 #[cfg(unix)]
 use unix as rules;
+
+pub use create::{create, create_new};
+pub use folder::{
+    check_own_folder, check_state_folder, ensure_folder, ensure_own_folder, ensure_state_folder,
+};
+pub use named::{Limit, read_named, read_passed, read_regular};
 
 /// A private file that can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +39,7 @@ pub enum PrivateFileError {
         /// Its permission bits.
         mode: u32,
     },
-    /// A folder in which others can put files.
+    /// A folder in which others can put files, or a file that they can write.
     #[error("{path} may be written by others (mode {mode:o})\nhint: chmod go-w {path}", path = .path.display())]
     Writable {
         /// Which one.
@@ -56,7 +68,18 @@ pub enum PrivateFileError {
         /// Which one.
         path: PathBuf,
         /// What it is.
-        what: &'static str,
+        what: String,
+    },
+    /// It has more octets than any of its kind.
+    #[error(
+        "{path} is longer than {limit}\nhint: ls -lL {path}; name the file that was meant",
+        path = .path.display()
+    )]
+    TooLong {
+        /// Which one.
+        path: PathBuf,
+        /// How long it may be.
+        limit: Limit,
     },
     /// It can't be read or made.
     #[error(
@@ -72,6 +95,25 @@ pub enum PrivateFileError {
     },
 }
 
+impl PrivateFileError {
+    /// The file or folder that it is about.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Exposed { path, .. }
+            | Self::Writable { path, .. }
+            | Self::Foreign { path, .. }
+            | Self::Unexpected { path, .. }
+            | Self::TooLong { path, .. }
+            | Self::Io { path, .. } => path,
+        }
+    }
+
+    /// Whether there is nothing of that name.
+    fn is_absence(&self) -> bool {
+        matches!(self, Self::Io { why, .. } if why.kind() == io::ErrorKind::NotFound)
+    }
+}
+
 /// Who has put a file where it is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Origin {
@@ -79,6 +121,13 @@ enum Origin {
     Own,
     /// An administrator, who may name a link.
     Named,
+}
+
+/// What must be at a path.
+#[derive(Clone, Copy)]
+enum Wanted {
+    File,
+    Folder,
 }
 
 /// Names the file in an error of the system's.
@@ -95,63 +144,11 @@ impl From<PrivateFileError> for io::Error {
     }
 }
 
-/// Makes a folder that only its owner may enter, if there is none.
-pub fn ensure_folder(path: &Path) -> Result<(), PrivateFileError> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path).map_err(at(path))
-}
-
-/// The same for a folder of gatepost's own: the state folder and those in it. Nobody else may put files there, so
-/// that nothing is planted between a check and what relies on it.
-pub fn ensure_own_folder(path: &Path) -> Result<(), PrivateFileError> {
-    // With a slash at its end a link would not be seen as one.
-    let path: PathBuf = path.components().collect();
-    if std::fs::symlink_metadata(&path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
-    {
-        ensure_folder(&path)?;
-    }
-    rules::check_folder(&path)
-}
-
-/// Makes the file with these bytes, if there is none; whole or not at all, also against another process
-/// that does the same.
-pub fn create(path: &Path, bytes: &[u8]) -> Result<(), PrivateFileError> {
-    create_new(path, bytes).map(drop)
-}
-
-/// The same; `false` if there is one, which is left as it is.
-pub fn create_new(path: &Path, bytes: &[u8]) -> Result<bool, PrivateFileError> {
-    let draft = path.with_extension(format!("{}-{}.new", std::process::id(), fastrand::u32(..)));
-    let made = write_draft(&draft, bytes).and_then(|()| match std::fs::hard_link(&draft, path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        linked => sync_folder_of(path).map(|()| linked.is_ok()),
-    });
-    // The draft has done its work, or has failed to; a leftover is harmless.
-    let _ = std::fs::remove_file(&draft);
-    made.map_err(at(path))
-}
-
-fn write_draft(draft: &Path, bytes: &[u8]) -> io::Result<()> {
-    // One of a former process with the same id.
-    let _ = std::fs::remove_file(draft);
-    let mut file = options().write(true).create_new(true).open(draft)?;
-    file.write_all(bytes)?;
-    file.sync_all()
-}
-
-/// So that a new name in a folder outlives a power cut.
-fn sync_folder_of(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(folder) if cfg!(unix) && !folder.as_os_str().is_empty() => {
-            File::open(folder)?.sync_all()
-        }
-        _ => Ok(()),
+/// `false`: there is nothing of that name.
+fn unless_absent(checked: Result<(), PrivateFileError>) -> Result<bool, PrivateFileError> {
+    match checked {
+        Err(error) if error.is_absence() => Ok(false),
+        checked => checked.map(|()| true),
     }
 }
 
@@ -171,45 +168,58 @@ pub fn open(path: &Path) -> io::Result<File> {
 
 /// Opens a file to lock it or to add to it, and makes it if there is none.
 pub fn open_shared(path: &Path) -> Result<File, PrivateFileError> {
-    let file = options().append(true).create(true).open(path).map_err(refused(path))?;
+    let opened = options().append(true).create(true).open(path);
+    let file = opened.map_err(refused(path, Origin::Own))?;
     rules::check_owner(path, &file)?;
     Ok(file)
 }
 
-/// Reads a file of gatepost's own that only its owner may read.
+/// Reads a secret of gatepost's own, which only its owner may read.
 pub fn read(path: &Path) -> Result<Vec<u8>, PrivateFileError> {
-    read_as(path, Origin::Own)
+    read_secret(path, Origin::Own)
 }
 
-/// Reads a file that the configuration names: a link is followed to what must be readable by its owner alone. One of
-/// root's may also be readable by its group, in which a service is to read it (systemd's credentials look so).
-pub fn read_named(path: &Path) -> Result<Vec<u8>, PrivateFileError> {
-    read_as(path, Origin::Named)
+/// Reads a file of gatepost's own that all may read, and nobody else write: people go by what is in it.
+pub fn read_shown(path: &Path, limit: Limit) -> Result<Vec<u8>, PrivateFileError> {
+    let file = opened(path, Origin::Own)?;
+    rules::check_writers(path, &file)?;
+    contents(path, file, limit)
 }
 
-/// Reads a file that the configuration names, whoever may read it besides: a link is followed, but only a regular
-/// file is read, so that nothing waits for the other end of a pipe.
-pub fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
-    contents(opened(path, Origin::Named)?)
-}
-
-fn read_as(path: &Path, origin: Origin) -> Result<Vec<u8>, PrivateFileError> {
+fn read_secret(path: &Path, origin: Origin) -> Result<Vec<u8>, PrivateFileError> {
     let file = opened(path, origin)?;
     rules::check(path, &file, origin)?;
-    contents(file).map_err(at(path))
+    contents(path, file, Limit::SECRET)
 }
 
-/// In memory of the right size at once: what grows leaves copies of a secret behind.
-fn contents(mut file: File) -> io::Result<Vec<u8>> {
-    let size = usize::try_from(file.metadata()?.len()).unwrap_or(0);
-    let mut bytes = Vec::with_capacity(size.saturating_add(1));
-    file.read_to_end(&mut bytes)?;
-    Ok(bytes)
+/// Room beyond a file's size: with less than 32 octets of it the library reads by its stack, and with none it makes a
+/// copy. Both leave parts of a secret behind.
+const SPARE: usize = 64;
+
+/// In memory of the right size at once.
+fn contents(path: &Path, file: File, limit: Limit) -> Result<Vec<u8>, PrivateFileError> {
+    let too_long = || PrivateFileError::TooLong { path: path.to_owned(), limit };
+    let (size, most) = (file.metadata().map_err(at(path))?.len(), limit.octets());
+    if size > most {
+        return Err(too_long());
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0).saturating_add(SPARE));
+    // It may grow meanwhile, and what the kernel makes up has no size at all.
+    let read = file.take(most.saturating_add(1)).read_to_end(&mut bytes).map_err(at(path))?;
+    match u64::try_from(read).is_ok_and(|read| read <= most) {
+        true => Ok(bytes),
+        false => Err(too_long()),
+    }
 }
 
 /// Refuses a file of gatepost's own that others can read.
 pub fn check(path: &Path) -> Result<(), PrivateFileError> {
     rules::check(path, &opened(path, Origin::Own)?, Origin::Own)
+}
+
+/// The same for one that may be missing.
+pub fn check_if_there(path: &Path) -> Result<(), PrivateFileError> {
+    unless_absent(check(path)).map(drop)
 }
 
 /// Refuses what somebody has planted in a folder of gatepost's own under a name that begins so.
@@ -218,39 +228,56 @@ pub fn refuse_planted(folder: &Path, names: &[&str]) -> Result<(), PrivateFileEr
         let entry = entry.map_err(at(folder))?;
         let name = entry.file_name();
         if names.iter().any(|begin| name.as_encoded_bytes().starts_with(begin.as_bytes())) {
-            match opened(&entry.path(), Origin::Own) {
-                // Another process has removed it meanwhile.
-                Err(PrivateFileError::Io { why, .. }) if why.kind() == io::ErrorKind::NotFound => {}
-                opened => rules::check_owner(&entry.path(), &opened?)?,
-            }
+            let path = entry.path();
+            let checked =
+                opened(&path, Origin::Own).and_then(|file| rules::check_writers(&path, &file));
+            // One that another process has removed meanwhile is gone.
+            unless_absent(checked)?;
         }
     }
     Ok(())
 }
 
-/// A regular file, open to be read.
+/// A regular file, open to be read. Devices and pipes act on being opened: they are not.
 fn opened(path: &Path, origin: Origin) -> Result<File, PrivateFileError> {
+    let is_file = |about: FileType| match about.is_file() {
+        true => Ok(()),
+        false => Err(unexpected(path, about, Wanted::File)),
+    };
+    is_file(kind_of(path, origin).map_err(at(path))?)?;
     let mut options = OpenOptions::new();
     rules::restrict(&mut options, origin);
-    let file = options.read(true).open(path).map_err(refused(path))?;
-    let about = file.metadata().map_err(at(path))?;
-    match about.is_file() {
-        true => Ok(file),
-        false => Err(unexpected(path, rules::kind(about.file_type()))),
-    }
+    let file = options.read(true).open(path).map_err(refused(path, origin))?;
+    is_file(file.metadata().map_err(at(path))?.file_type())?;
+    Ok(file)
+}
+
+fn kind_of(path: &Path, origin: Origin) -> io::Result<FileType> {
+    let about = match origin {
+        Origin::Own => std::fs::symlink_metadata(path),
+        Origin::Named => std::fs::metadata(path),
+    };
+    about.map(|about| about.file_type())
 }
 
 /// What the system refuses to open may be no file at all.
-fn refused(path: &Path) -> impl FnOnce(io::Error) -> PrivateFileError + '_ {
-    move |source| match std::fs::symlink_metadata(path) {
+fn refused(path: &Path, origin: Origin) -> impl FnOnce(io::Error) -> PrivateFileError + '_ {
+    move |source| match kind_of(path, origin) {
         Ok(about) if rules::is_refused(&source) && !about.is_file() => {
-            unexpected(path, rules::kind(about.file_type()))
+            unexpected(path, about, Wanted::File)
         }
         _ => at(path)(source),
     }
 }
 
-fn unexpected(path: &Path, what: &'static str) -> PrivateFileError {
+fn unexpected(path: &Path, found: FileType, wanted: Wanted) -> PrivateFileError {
+    let what = match wanted {
+        Wanted::File if found.is_symlink() => {
+            "a symbolic link: gatepost follows none here".to_owned()
+        }
+        Wanted::File => format!("{}, where a file must be", rules::kind(found)),
+        Wanted::Folder => format!("{}, where a folder must be", rules::kind(found)),
+    };
     PrivateFileError::Unexpected { path: path.to_owned(), what }
 }
 
@@ -264,7 +291,7 @@ mod unix {
     use rustix::fs::OFlags;
     use rustix::io::Errno;
 
-    use super::{Origin, PrivateFileError, at, unexpected};
+    use super::{Origin, PrivateFileError, Wanted, at, unexpected};
 
     /// The superuser, who reads everything anyway.
     const ROOT: u32 = 0;
@@ -274,6 +301,8 @@ mod unix {
             Origin::Own => OFlags::NONBLOCK | OFlags::NOFOLLOW,
             Origin::Named => OFlags::NONBLOCK,
         };
+        // A terminal must not become this process's.
+        let flags = flags | OFlags::NOCTTY;
         options.mode(0o600).custom_flags(flags.bits().cast_signed());
     }
 
@@ -285,13 +314,23 @@ mod unix {
 
     pub(super) fn kind(file: FileType) -> &'static str {
         match file {
-            _ if file.is_symlink() => "a symbolic link: gatepost follows none here",
-            _ if file.is_dir() => "a folder, where a file must be",
-            _ if file.is_fifo() => "a pipe, where a file must be",
-            _ if file.is_socket() => "a socket, where a file must be",
-            _ if file.is_file() => "a file, where a folder must be",
-            _ => "a device, where a file must be",
+            _ if file.is_symlink() => "a symbolic link",
+            _ if file.is_dir() => "a folder",
+            _ if file.is_fifo() => "a pipe",
+            _ if file.is_socket() => "a socket",
+            _ if file.is_file() => "a file",
+            _ => "a device",
         }
+    }
+
+    /// The pipe that the process was started with and that is named so: `--config <(...)` of a shell, `/dev/stdin`.
+    pub(super) fn passed_pipe(path: &Path) -> Option<io::Result<File>> {
+        let is_passed = ["/dev/fd", "/proc/self/fd"].iter().any(|of| path.starts_with(of));
+        if !is_passed && path != Path::new("/dev/stdin") {
+            return None;
+        }
+        let about = std::fs::metadata(path).ok()?;
+        about.file_type().is_fifo().then(|| File::open(path))
     }
 
     pub(super) fn check(path: &Path, file: &File, origin: Origin) -> Result<(), PrivateFileError> {
@@ -310,27 +349,46 @@ mod unix {
         let about = file.metadata().map_err(at(path))?;
         match about.is_file() {
             true => trust_owner(path, &about),
-            false => Err(unexpected(path, kind(about.file_type()))),
+            false => Err(unexpected(path, about.file_type(), Wanted::File)),
+        }
+    }
+
+    /// The same, and nobody else can write to it.
+    pub(super) fn check_writers(path: &Path, file: &File) -> Result<(), PrivateFileError> {
+        check_owner(path, file)?;
+        not_writable(path, &file.metadata().map_err(at(path))?)
+    }
+
+    fn not_writable(path: &Path, about: &Metadata) -> Result<(), PrivateFileError> {
+        match about.mode() & 0o022 {
+            0 => Ok(()),
+            _ => Err(PrivateFileError::Writable { path: path.to_owned(), mode: bits(about) }),
         }
     }
 
     /// A link to the state folder is root's, and gatepost is not root: so systemd lays out the folders of services
     /// whose user comes and goes.
-    pub(super) fn check_folder(path: &Path) -> Result<(), PrivateFileError> {
+    pub(super) fn check_folder(path: &Path, origin: Origin) -> Result<(), PrivateFileError> {
         let link = std::fs::symlink_metadata(path).map_err(at(path))?;
         if link.is_symlink() && (link.uid() != ROOT || user() == ROOT) {
-            let what = "a symbolic link: name the folder that it leads to";
-            return Err(unexpected(path, what));
+            return Err(match origin {
+                Origin::Own => unexpected(path, link.file_type(), Wanted::Folder),
+                Origin::Named => PrivateFileError::Unexpected {
+                    path: path.to_owned(),
+                    what: "a symbolic link: name the folder that it leads to".into(),
+                },
+            });
+        }
+        if link.is_symlink() && !path.exists() {
+            let what = "a symbolic link that leads nowhere".into();
+            return Err(PrivateFileError::Unexpected { path: path.to_owned(), what });
         }
         let about = std::fs::metadata(path).map_err(at(path))?;
         if !about.is_dir() {
-            return Err(unexpected(path, kind(about.file_type())));
+            return Err(unexpected(path, about.file_type(), Wanted::Folder));
         }
         trust_owner(path, &about)?;
-        match about.mode() & 0o022 {
-            0 => Ok(()),
-            _ => Err(PrivateFileError::Writable { path: path.to_owned(), mode: bits(&about) }),
-        }
+        not_writable(path, &about)
     }
 
     fn trust_owner(path: &Path, about: &Metadata) -> Result<(), PrivateFileError> {
@@ -347,38 +405,6 @@ mod unix {
 
     fn user() -> u32 {
         rustix::process::geteuid().as_raw()
-    }
-}
-
-/// Elsewhere the folder's access list, which is the user's own, decides.
-#[cfg(not(unix))]
-mod elsewhere {
-    use std::fs::{File, FileType, OpenOptions};
-    use std::io;
-    use std::path::Path;
-
-    use super::{Origin, PrivateFileError};
-
-    pub(super) fn restrict(_: &mut OpenOptions, _: Origin) {}
-
-    pub(super) fn is_refused(_: &io::Error) -> bool {
-        true
-    }
-
-    pub(super) fn kind(_: FileType) -> &'static str {
-        "not what must be there"
-    }
-
-    pub(super) fn check(_: &Path, _: &File, _: Origin) -> Result<(), PrivateFileError> {
-        Ok(())
-    }
-
-    pub(super) fn check_owner(_: &Path, _: &File) -> Result<(), PrivateFileError> {
-        Ok(())
-    }
-
-    pub(super) fn check_folder(_: &Path) -> Result<(), PrivateFileError> {
-        Ok(())
     }
 }
 

@@ -6,13 +6,14 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, Listener};
+use crate::explain::split_hint;
 use crate::net::{Certificate, CertificateSource, OwnNames, ServerTls, TlsError};
 use crate::private_file;
 use crate::vocabulary::TlsMode;
@@ -55,8 +56,7 @@ impl Certificates {
             known.reload_if_outdated();
             return Ok(Some(known.tls.clone()));
         }
-        let tls = open(config, source)
-            .with_context(|| format!("{}, line {}", config.file.display(), listener.line))?;
+        let tls = open(config, source).map_err(|error| of_listener(config, listener, error))?;
         all.push(Watched { tls: tls.clone(), failures: 0, said: None, warned: None });
         Ok(Some(tls))
     }
@@ -111,15 +111,17 @@ impl Watched {
 
     /// Certificate and key are replaced one after the other: what is gone at the next look was that.
     fn failed(&mut self, file: &str, reason: &TlsError) {
-        let reason = reason.to_string();
+        let text = reason.to_string();
         self.failures = self.failures.saturating_add(1);
-        if self.failures > 1 && self.said.as_ref() != Some(&reason) {
+        if self.failures > 1 && self.said.as_ref() != Some(&text) {
+            let (reason, hint) = split_hint(&text);
             warn!(
                 file,
                 reason,
+                hint,
                 "the certificate can't be read anew; the former one is served, and it is tried again"
             );
-            self.said = Some(reason);
+            self.said = Some(text);
         }
     }
 
@@ -139,6 +141,21 @@ impl Watched {
         let remedy = "put a new one, with its key, in its place; it is served within seconds";
         warn!(%file, until, remedy, "a listener's certificate {what}: clients will refuse it");
     }
+}
+
+/// Names the place in the configuration.
+pub(super) fn of_listener(config: &Config, listener: &Listener, error: TlsError) -> anyhow::Error {
+    let (file, line) = (config.file.display(), listener.line);
+    let key = listener.certificate.as_ref().and_then(|files| match error.path() {
+        Some(path) if *path == files.certificate => Some("certificate"),
+        Some(path) if *path == files.private_key => Some("private_key"),
+        _ => None,
+    });
+    let place = match key {
+        Some(key) => format!("{file}, line {line}, {key}"),
+        None => format!("{file}, line {line}"),
+    };
+    anyhow::Error::new(error).context(place)
 }
 
 fn open(config: &Config, source: CertificateSource) -> Result<ServerTls, TlsError> {

@@ -6,7 +6,6 @@
 //! Invariant: nothing is connected here.
 
 use std::collections::HashMap;
-use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -14,11 +13,12 @@ use anyhow::{Context, Result};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use crate::config::{Config, Endpoint, Provider, Proxy};
+use crate::config::{Config, Endpoint, Provider, Proxy, read_named_file};
 use crate::net::{ClientTls, Route, http_client};
 use crate::oauth::{HttpEndpoint, TokenEndpoint, Tokens};
 use crate::outbox::{Couriers, Graph, GraphCourier, SmtpCourier, SmtpRoute};
 use crate::pace::Pace;
+use crate::private_file::Limit;
 use crate::upstream::Server;
 use crate::vocabulary::{Protocol, Way};
 
@@ -80,7 +80,7 @@ impl Providers {
         if !self.made.trust.contains_key(&reach) {
             // One that can't be read is told of below.
             let file = reach.ca_file.as_deref();
-            let pem = file.and_then(|file| fs::read(file).ok());
+            let pem = file.and_then(|file| read_named_file(file, Limit::CERTIFICATES).ok());
             let former = self.former.trust.remove(&reach).filter(|former| former.pem == pem);
             let trust = match former {
                 Some(former) => former,

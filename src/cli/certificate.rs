@@ -35,7 +35,7 @@ pub(super) fn certificate(file: &Path, args: Args) -> Result<()> {
     let config = Config::load_without_secrets(file)?;
     let source = the_source(&config, args.listener.as_deref())?;
     if source.self_made {
-        private_file::ensure_folder(&config.state_dir)?;
+        private_file::ensure_state_folder(&config.state_dir)?;
         source.make_once(|| OwnNames::of(&config.listeners))?;
     }
     if args.renew {

@@ -9,7 +9,7 @@ use super::{account, ui};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::doctor::{self, Finding, Level, Wish};
-use crate::private_file;
+use crate::private_file::{self, Limit};
 
 /// Where each code has a heading.
 const DOCUMENT: &str = "docs/troubleshooting.md";
@@ -89,6 +89,12 @@ fn show(findings: &[Finding]) -> Result<()> {
     Ok(())
 }
 
+/// The configuration as it is written; none: it can't be read, which is a finding.
+fn written(file: &Path) -> Option<String> {
+    let octets = private_file::read_regular(file, Limit::CONFIGURATION).ok()?;
+    String::from_utf8(octets).ok()
+}
+
 fn write_bundle(file: &Path, path: &Path, findings: &[Finding]) -> Result<()> {
     if path.exists() {
         bail!("{} is there already\nhint: name a new file", path.display());
@@ -97,7 +103,7 @@ fn write_bundle(file: &Path, path: &Path, findings: &[Finding]) -> Result<()> {
         gatepost: env!("CARGO_PKG_VERSION"),
         system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
         time: Clock::system().now().text(),
-        configuration: std::fs::read_to_string(file).ok(),
+        configuration: written(file),
         findings,
     };
     private_file::create(path, serde_json::to_string_pretty(&bundle)?.as_bytes())

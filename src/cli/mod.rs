@@ -26,6 +26,7 @@ mod ui;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -38,6 +39,9 @@ use crate::store::Store;
 
 /// Name of the configuration file, if none is named.
 const FILE: &str = "gatepost.toml";
+
+/// How long a thread may still look at a file when all is done: a network drive that is gone holds it for ever.
+const LAST_LOOK: Duration = Duration::from_secs(5);
 
 /// A local mail proxy: clients log in with an app password, Exchange Online sees OAuth 2.0.
 #[derive(Parser)]
@@ -136,7 +140,10 @@ async fn attend(command: Vec<String>) -> Result<()> {
 }
 
 fn wait_for(command: impl Future<Output = Result<()>>) -> Result<()> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(command)
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let done = runtime.block_on(command);
+    runtime.shutdown_timeout(LAST_LOOK);
+    done
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {

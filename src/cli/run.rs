@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use tokio::task::spawn_blocking;
 use tracing::{debug, error, info, warn};
 
 use super::signals::{HangUp, StopSignal};
@@ -10,7 +11,7 @@ use super::{UsageError, logs, ui};
 use crate::app::{App, WatchedFile};
 use crate::attention::helper;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::confine::{Confinement, Reach, confine};
 use crate::descriptors;
 use crate::explain::split_hint;
@@ -51,7 +52,7 @@ pub(super) fn prepare(file: &Path, args: &Args) -> Result<Prepared> {
 }
 
 fn confine_to(config: &Config) -> Result<()> {
-    private_file::ensure_own_folder(&config.state_dir)?;
+    private_file::ensure_state_folder(&config.state_dir)?;
     let mut reach = Reach { files: config.files().to_vec(), state: vec![config.state_dir.clone()] };
     // A sealing key that is yet to be made.
     let new_key = config.key_file.as_ref().filter(|file| !file.exists());
@@ -84,7 +85,17 @@ pub(super) async fn run(prepared: Prepared) -> Result<()> {
             () = watched.changed() => {}
         }
         supervisor::reloading();
-        reload(&mut app, &file);
+        // Off the loop: a network drive may take its time, and a stop must not wait for it.
+        let read = spawn_blocking({
+            let file = file.clone();
+            move || Config::load_again(&file)
+        });
+        let config = tokio::select! {
+            biased;
+            () = stop.received() => break,
+            read = read => read?,
+        };
+        reload(&mut app, config);
         supervisor::ready(&listening(&app));
     }
     ui::say("gatepost is stopping");
@@ -106,8 +117,8 @@ fn tell_unclaimed() {
 }
 
 /// Goes by the file as it is now, or says what is wrong with it.
-fn reload(app: &mut App, file: &Path) {
-    let reloaded = Config::load(file).map_err(Into::into).and_then(|config| app.reload(config));
+fn reload(app: &mut App, read: Result<Config, ConfigError>) {
+    let reloaded = read.map_err(Into::into).and_then(|config| app.reload(config));
     match reloaded {
         Ok(changes) => info!(%changes, "configuration reloaded"),
         Err(wrong) => {

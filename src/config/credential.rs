@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroize;
 
-use crate::confine::explain;
-use crate::private_file;
+use super::named::read_named_file;
+use crate::private_file::{Limit, PrivateFileError};
 use crate::secret::Secret;
 
 /// What an app registration authenticates with.
@@ -119,6 +119,9 @@ pub enum SecretError {
         /// Why.
         source: std::io::Error,
     },
+    /// The file is no file, or no secret's.
+    #[error(transparent)]
+    Refused(PrivateFileError),
     /// There is nothing in it.
     #[error("{0} is empty")]
     Empty(String),
@@ -175,7 +178,10 @@ impl SecretSource {
 /// Reads a file that holds a secret, as text.
 pub fn read_secret_file(path: &Path) -> Result<Secret<String>, SecretError> {
     let unreadable = |source| SecretError::Unreadable { path: path.to_owned(), source };
-    let octets = private_file::read_regular(path).map_err(|e| unreadable(explain(path, e)))?;
+    let octets = read_named_file(path, Limit::SECRET).map_err(|error| match error {
+        PrivateFileError::Io { why, .. } => unreadable(why),
+        refused => SecretError::Refused(refused),
+    })?;
     String::from_utf8(octets).map(Secret::new).map_err(|error| {
         error.into_bytes().zeroize();
         unreadable(io::Error::new(io::ErrorKind::InvalidData, "it is no UTF-8 text"))

@@ -5,6 +5,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::private_file::PrivateFileError;
+
 /// An error of the configuration, for the person who wrote it.
 #[derive(Debug)]
 pub struct ConfigError {
@@ -32,14 +34,14 @@ impl ConfigError {
         }
     }
 
-    pub(super) fn unreadable(file: &Path, error: &std::io::Error) -> Self {
-        Self::new(
-            file,
-            None,
-            "",
-            format!("it can't be read: {error}"),
-            "name a configuration file with --config FILE",
-        )
+    pub(super) fn unreadable(file: &Path, error: &PrivateFileError) -> Self {
+        let problem = match error {
+            PrivateFileError::Unexpected { what, .. } => format!("it is {what}"),
+            PrivateFileError::TooLong { limit, .. } => format!("it is longer than {limit}"),
+            PrivateFileError::Io { why, .. } => format!("it can't be read: {why}"),
+            other => format!("it can't be read: {other}"),
+        };
+        Self::new(file, None, "", problem, "name a configuration file with --config FILE")
     }
 }
 

@@ -13,6 +13,7 @@ mod error;
 mod guard;
 mod listen;
 mod listener;
+mod named;
 mod proxy;
 mod raw;
 mod redirect;
@@ -36,12 +37,14 @@ pub use error::ConfigError;
 pub use guard::GuardSettings;
 pub use listen::ListenAddress;
 pub use listener::{CertificateFiles, Listener};
+pub use named::read_named_file;
 pub use proxy::{Proxy, ProxyServer};
 pub use redirect::RedirectUri;
 pub use submission::{Device, Limits, SenderRule, SpoolSettings};
 
 use crate::clock::Timestamp;
 use crate::confine;
+use crate::private_file::{self, Limit, PrivateFileError};
 use crate::vocabulary::{Protocol, Resource, Way};
 
 /// A checked configuration.
@@ -306,7 +309,16 @@ impl Account {
 impl Config {
     /// Reads and checks a file.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
-        let config = check::check(file, &read(file)?, Secrets::Read)?;
+        Self::within_reach(file, &text(file, private_file::read_passed)?)
+    }
+
+    /// The same again, while gatepost runs: what is no regular file is not even opened.
+    pub fn load_again(file: &Path) -> Result<Self, ConfigError> {
+        Self::within_reach(file, &text(file, private_file::read_regular)?)
+    }
+
+    fn within_reach(file: &Path, text: &str) -> Result<Self, ConfigError> {
+        let config = check::check(file, text, Secrets::Read)?;
         match config.files.iter().find(|path| confine::forbids(path)) {
             None => Ok(config),
             Some(path) => {
@@ -319,7 +331,7 @@ impl Config {
     /// The same but for the client secrets, for what asks for no token: whoever adds a password need not have
     /// them at hand.
     pub fn load_without_secrets(file: &Path) -> Result<Self, ConfigError> {
-        check::check(file, &read(file)?, Secrets::Leave)
+        check::check(file, &text(file, private_file::read_passed)?, Secrets::Leave)
     }
 
     /// Checks the text of a file. Relative paths in it are relative to the file's folder.
@@ -398,6 +410,13 @@ pub fn is_local(url: &Url) -> bool {
     }
 }
 
-fn read(file: &Path) -> Result<String, ConfigError> {
-    std::fs::read_to_string(file).map_err(|error| ConfigError::unreadable(file, &error))
+type Read = fn(&Path, Limit) -> Result<Vec<u8>, PrivateFileError>;
+
+fn text(file: &Path, read: Read) -> Result<String, ConfigError> {
+    let octets = read(file, Limit::CONFIGURATION);
+    let octets = octets.map_err(|error| ConfigError::unreadable(file, &error))?;
+    String::from_utf8(octets).map_err(|_| {
+        let remedy = "write it in UTF-8";
+        ConfigError::new(file, None, "", "it is no UTF-8 text", remedy)
+    })
 }

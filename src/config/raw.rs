@@ -245,5 +245,5 @@ pub(super) struct Provider {
     pub(super) graph_app_scopes: Vec<String>,
     #[serde(default)]
     pub(super) limits: Limits,
-    pub(super) ca_file: Option<PathBuf>,
+    pub(super) ca_file: Option<Spanned<PathBuf>>,
 }

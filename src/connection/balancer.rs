@@ -49,6 +49,17 @@ pub(super) async fn client(
     Ok(client)
 }
 
+/// Enough of a header to know it by: `PROXY `, or the NUL of version 2. No client begins TLS so.
+const ENOUGH: usize = 6;
+
+/// Whether a load balancer that the listener does not name announces a client where TLS must begin. It waits for the
+/// first octets, and takes none.
+pub(super) async fn is_announcement(socket: &TcpStream) -> io::Result<bool> {
+    let mut first = [0; ENOUGH];
+    let seen = socket.peek(&mut first).await?;
+    Ok(seen == ENOUGH && ProxyHeader::default().push(&first).is_ok())
+}
+
 /// Takes the header off the connection; `None`: what comes is none.
 async fn header(socket: &mut TcpStream) -> io::Result<Option<Announced>> {
     let mut header = ProxyHeader::default();

@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::info;
 
+use super::balancer::is_announcement;
 use super::{Door, Ending};
 use crate::lobby::{Displaced, Seat};
 use crate::net::Stream;
@@ -64,10 +65,19 @@ impl Client {
         deadline: Instant,
     ) -> Result<Self, Ending> {
         let Door { listener, tls, .. } = door;
-        let mut stream = Stream::accepted(socket)?;
-        if let (TlsMode::Implicit, Some(tls)) = (listener.tls, tls) {
-            stream = handshake(&seat, deadline, tls.accept(stream)).await?;
-        }
+        let stream = match (listener.tls, tls) {
+            (TlsMode::Implicit, Some(tls)) => {
+                let begin = async {
+                    match is_announcement(&socket).await? {
+                        true => Ok(None),
+                        false => tls.accept(Stream::accepted(socket)?).await.map(Some),
+                    }
+                };
+                let stream = handshake(&seat, deadline, begin).await?;
+                stream.ok_or(Ending::Closed(Closing::ProxyHeader))?
+            }
+            _ => Stream::accepted(socket)?,
+        };
         let mut frontend = Frontend::new(listener.protocol, LocalTls::from(listener.tls), keywords);
         if open {
             frontend = frontend.open_to_device();
@@ -267,11 +277,11 @@ pub(super) async fn within<T>(
 }
 
 /// A client that is set to plain, or that does not trust the certificate.
-async fn handshake(
+async fn handshake<T>(
     seat: &Seat,
     deadline: Instant,
-    accept: impl Future<Output = io::Result<Stream>>,
-) -> Result<Stream, Ending> {
+    accept: impl Future<Output = io::Result<T>>,
+) -> Result<T, Ending> {
     within(seat, deadline, accept).await.map_err(|ending| match ending {
         Ending::Lost(error) => Ending::Handshake(error),
         // It waits for a greeting, as a client in plain text does.

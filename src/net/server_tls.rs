@@ -22,11 +22,8 @@ use zeroize::Zeroizing;
 
 use super::tls::{config_error, pem_error, plain, provider};
 use super::{Certificate, Stream, TlsError};
-use crate::config::{CertificateFiles, Listener};
-use crate::private_file::{self, PrivateFileError};
-
-/// The largest file that is read: chains of five certificates have 10 KB.
-const LARGEST: u64 = 1024 * 1024;
+use crate::config::{CertificateFiles, Listener, read_named_file};
+use crate::private_file::{self, Limit, PrivateFileError};
 
 /// The server's role for the listeners of one certificate.
 #[derive(Clone)]
@@ -130,10 +127,19 @@ impl CertificateSource {
         Self { files: files.clone(), self_made: false }
     }
 
+    /// People trust what is shown to them of gatepost's own: nobody else may have put it there.
+    fn read_certificate(&self) -> Result<Vec<u8>, PrivateFileError> {
+        let (path, limit) = (&self.files.certificate, Limit::CERTIFICATES);
+        match self.self_made {
+            true => private_file::read_shown(path, limit),
+            false => read_named_file(path, limit),
+        }
+    }
+
     /// What its certificate says, without a look at the key.
     pub fn certificate(&self) -> Result<Certificate, TlsError> {
         let path = &self.files.certificate;
-        let chain = chain(path, &read_file(path)?)?;
+        let chain = chain(path, &self.read_certificate()?)?;
         Certificate::first_of(&chain).ok_or_else(|| pem_error(path, "it is no X.509 certificate"))
     }
 }
@@ -169,12 +175,12 @@ fn fatal(alert: AlertDescription) -> [u8; 7] {
 fn read(source: &CertificateSource) -> Result<Served, TlsError> {
     let CertificateFiles { certificate, private_key } = &source.files;
     let before = Stamps::of(&source.files)?;
-    let chain = chain(certificate, &read_file(certificate)?)?;
+    let chain = chain(certificate, &source.read_certificate()?)?;
     let about = Certificate::first_of(&chain)
         .ok_or_else(|| pem_error(certificate, "it is no X.509 certificate"))?;
     let key = Zeroizing::new(match source.self_made {
         true => private_file::read(private_key)?,
-        false => read_file(private_key)?,
+        false => read_named_file(private_key, Limit::CERTIFICATES)?,
     });
     let key = PrivateKeyDer::from_pem_slice(&key).map_err(|_| {
         pem_error(
@@ -215,15 +221,6 @@ fn chain(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsErr
         Ok(chain) => Ok(chain),
         Err(error) => Err(pem_error(path, error)),
     }
-}
-
-/// A pipe or a device would be waited for without end.
-fn read_file(path: &Path) -> Result<Vec<u8>, TlsError> {
-    let about = fs::metadata(path).map_err(at(path))?;
-    if !about.is_file() || about.len() > LARGEST {
-        return Err(pem_error(path, "it is no file, or far too large"));
-    }
-    Ok(fs::read(path).map_err(at(path))?)
 }
 
 /// Names the file in an error of the system's.

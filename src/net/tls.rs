@@ -17,8 +17,8 @@ use tokio_rustls::TlsConnector;
 
 use super::Stream;
 use super::dial::tune;
-use crate::config::SecretError;
-use crate::private_file::PrivateFileError;
+use crate::config::{SecretError, read_named_file};
+use crate::private_file::{Limit, PrivateFileError};
 
 /// TLS that can't be set up.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +60,18 @@ pub enum TlsError {
     /// Anything else.
     #[error("TLS can't be set up: {0}")]
     Config(String),
+}
+
+impl TlsError {
+    /// The file that it is about, if it is one.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::File(error) => Some(error.path()),
+            Self::Pem { path, .. } | Self::Changing(path) => Some(path),
+            Self::Mismatch { private_key, .. } => Some(private_key),
+            _ => None,
+        }
+    }
 }
 
 pub(super) fn config_error(error: impl ToString) -> TlsError {
@@ -138,7 +150,8 @@ fn tls_inside_tls() -> io::Error {
 }
 
 pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+    let pem = read_named_file(path, Limit::CERTIFICATES)?;
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     match chain {
         Ok(chain) if chain.is_empty() => Err(pem_error(path, "it has no certificate")),
         Ok(chain) => Ok(chain),

@@ -13,9 +13,8 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
 use crate::clock::Timestamp;
-use crate::config::{ClientCertificate, KeyFiles, SecretError};
-use crate::confine::explain;
-use crate::private_file;
+use crate::config::{ClientCertificate, KeyFiles, SecretError, read_named_file};
+use crate::private_file::{Limit, PrivateFileError};
 use crate::secret::Secret;
 
 /// The label of an encrypted PKCS#8 key (RFC 7468 section 11).
@@ -32,6 +31,9 @@ pub enum KeyError {
         /// Why.
         source: std::io::Error,
     },
+    /// A file is no file, or far too long.
+    #[error(transparent)]
+    Refused(PrivateFileError),
     /// The passphrase can't be read.
     #[error(transparent)]
     Passphrase(#[from] SecretError),
@@ -95,10 +97,11 @@ fn unusable(path: &Path, problem: &'static str, hint: &'static str) -> KeyError 
 }
 
 fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError> {
-    private_file::read_regular(path).map(Zeroizing::new).map_err(|error| KeyError::Unreadable {
-        path: path.to_owned(),
-        source: explain(path, error),
-    })
+    let octets = read_named_file(path, Limit::CERTIFICATES).map_err(|error| match error {
+        PrivateFileError::Io { path, why } => KeyError::Unreadable { path, source: why },
+        refused => KeyError::Refused(refused),
+    })?;
+    Ok(Zeroizing::new(octets))
 }
 
 fn pem_certificate(path: &Path) -> Result<Vec<u8>, KeyError> {

@@ -25,6 +25,10 @@ use crate::private_file;
 /// message's, and must not carry all others there.
 const AHEAD: u64 = 366 * 24 * 3_600_000;
 
+/// How the names of the files beside the folders begin: whose turn it is, what became of messages, that a command has
+/// changed something.
+const BESIDE: [&str; 3] = ["lock", "journal", "changed"];
+
 /// The files of one spool, and what this process knows of them.
 #[derive(Debug)]
 pub(super) struct Files {
@@ -83,15 +87,30 @@ impl Files {
     }
 
     pub(super) fn make_folders(&self, state_dir: &Path) -> Result<(), SpoolError> {
-        let folders = [&self.root, &self.incoming.path, &self.queue.path, &self.failed.path];
-        for folder in folders {
+        for folder in self.folders() {
             private_file::ensure_own_folder(folder)?;
             close_to_others(folder).map_err(SpoolError::at(folder))?;
         }
+        self.refuse_planted()?;
         for folder in [state_dir, &self.root] {
             folder::sync_folder(folder).map_err(SpoolError::at(folder))?;
         }
         Ok(())
+    }
+
+    /// Refuses what somebody else has put into the place of a folder or of a file of the spool's own, and makes nothing.
+    pub(super) fn refuse_planted(&self) -> Result<(), SpoolError> {
+        for folder in self.folders() {
+            private_file::check_own_folder(folder)?;
+        }
+        if self.root.exists() {
+            private_file::refuse_planted(&self.root, &BESIDE)?;
+        }
+        Ok(())
+    }
+
+    fn folders(&self) -> [&PathBuf; 4] {
+        [&self.root, &self.incoming.path, &self.queue.path, &self.failed.path]
     }
 
     pub(super) fn folder(&self, place: Place) -> &Folder {

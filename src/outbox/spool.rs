@@ -60,6 +60,12 @@ impl Spool {
         Ok(Self(Arc::new(files)))
     }
 
+    /// Refuses what [`Self::open`] would refuse of what is there already, and makes nothing.
+    pub fn check_place(state_dir: &Path, settings: &SpoolSettings) -> Result<(), SpoolError> {
+        let root = state_dir.join(FOLDER);
+        Files::new(root, Room::new(settings.size), Clock::system()).refuse_planted()
+    }
+
     /// Whether a state folder has a spool: commands need not make one to say that it is empty.
     pub fn exists(state_dir: &Path) -> bool {
         state_dir.join(FOLDER).exists()

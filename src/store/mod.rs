@@ -101,7 +101,7 @@ pub struct Store {
 impl Store {
     /// Opens the store, and makes it and its key the first time; not where a running proxy has lost its own.
     pub async fn open(state_dir: &Path, key_file: Option<&Path>) -> Result<Self, StoreError> {
-        private_file::ensure_own_folder(state_dir)?;
+        private_file::ensure_state_folder(state_dir)?;
         private_file::refuse_planted(state_dir, &PLANTED)?;
         // SQLite waits for nobody while it makes a write-ahead log: of those that come at once to a new store, one
         // would hear that it is locked. Where nothing can be locked, that is all that is lost.
@@ -134,6 +134,24 @@ impl Store {
         store.prepare().await?;
         store.health.opened(&store.path);
         Ok(store)
+    }
+
+    /// Refuses what [`Self::open`] would refuse of what is in the state folder already, and makes nothing.
+    pub fn check_place(state_dir: &Path) -> Result<(), StoreError> {
+        if private_file::check_state_folder(state_dir)? {
+            private_file::refuse_planted(state_dir, &PLANTED)?;
+            turns::check_place(state_dir)?;
+            check_files(&state_dir.join(FILE))?;
+        }
+        Ok(())
+    }
+
+    /// The same of the sealing key.
+    pub fn check_key(state_dir: &Path, key_file: Option<&Path>) -> Result<(), StoreError> {
+        match key_file {
+            Some(file) => Seal::check(file, true),
+            None => Seal::check(&state_dir.join(KEY), false),
+        }
     }
 
     /// One that is as it should be is not written to: it opens on a disk that is full or read-only.
@@ -251,17 +269,10 @@ fn refuse_emptied(path: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// The file and those that SQLite keeps beside it: it follows links, and opens what is there.
+/// The file and those that SQLite keeps beside it, as far as they are there: it follows links, and opens what it finds.
 fn check_files(path: &Path) -> Result<(), PrivateFileError> {
-    private_file::check(path)?;
-    for side in ["gatepost.db-wal", "gatepost.db-shm", "gatepost.db-journal"] {
-        match private_file::check(&path.with_file_name(side)) {
-            Err(PrivateFileError::Io { why, .. }) if why.kind() == std::io::ErrorKind::NotFound => {
-            }
-            checked => checked?,
-        }
-    }
-    Ok(())
+    let mut all = ["", "-wal", "-shm", "-journal"].into_iter();
+    all.try_for_each(|suffix| private_file::check_if_there(&watch::side(path, suffix)))
 }
 
 /// One connection: SQLite has one writer anyway, and `version` must be asked on the same one. It is never

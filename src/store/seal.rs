@@ -40,6 +40,17 @@ impl Seal {
         Self::from_text(path, &Zeroizing::new(private_file::read_named(path)?))
     }
 
+    /// Refuses a key that is there and can't be used. One that is missing is made when the store is opened.
+    pub(super) fn check(path: &Path, is_named: bool) -> Result<(), StoreError> {
+        if std::fs::symlink_metadata(path).is_err() {
+            return Ok(());
+        }
+        match is_named {
+            true => Self::open_named(path).map(drop),
+            false => Self::open(path).map(drop),
+        }
+    }
+
     fn from_text(path: &Path, text: &[u8]) -> Result<Self, StoreError> {
         let key = unhex(text.trim_ascii()).ok_or_else(|| StoreError::BadKey(path.to_owned()))?;
         Ok(Self { cipher: XChaCha20Poly1305::new(&key.into()), key: Secret::new(key) })

@@ -48,6 +48,15 @@ pub(super) async fn turn_to_open(state_dir: &Path) -> Result<Option<Turn>, Store
     take(state_dir.join(FOLDER).join(OPENING)).await
 }
 
+/// Refuses what is planted there, and makes nothing.
+pub(super) fn check_place(state_dir: &Path) -> Result<(), PrivateFileError> {
+    let folder = state_dir.join(FOLDER);
+    match private_file::check_own_folder(&folder)? {
+        true => private_file::refuse_planted(&folder, &[OPENING]),
+        false => Ok(()),
+    }
+}
+
 async fn take(path: PathBuf) -> Result<Option<Turn>, StoreError> {
     let lock = open(&path)?;
     let begun = Instant::now();

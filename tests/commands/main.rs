@@ -12,5 +12,7 @@ mod entra;
 mod explain;
 mod init;
 #[cfg(unix)]
+mod named_files;
+#[cfg(unix)]
 mod private_paths;
 mod scripts;

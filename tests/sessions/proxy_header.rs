@@ -259,6 +259,13 @@ async fn nobody_else_is_believed_and_the_load_balancer_must_announce() {
             let said = client.rest().await;
             assert!(said.iter().filter(|octet| **octet == b'\n').count() <= 2, "{protocol}");
         }
+        // Where TLS must begin, it is known too: no alert for somebody who speaks no TLS.
+        for header in [v1("192.0.2.7"), v2(0x21, 0x11, IPV4)] {
+            let tls = house.address(protocol, TlsMode::Implicit);
+            let mut client = Wire::connect_from(OTHER, tls).await;
+            client.send(header).await;
+            assert_eq!(client.rest().await, b"", "{protocol}");
+        }
         // Without one the client is served as what it is.
         let mut client = Wire::connect_from(OTHER, address).await;
         client.answer(protocol).await;

@@ -4,13 +4,16 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use toml::Spanned;
+use zeroize::Zeroizing;
 
 use super::super::credential::credential_file;
 use super::super::error::ConfigError;
-use super::super::{ClientCertificate, Credential, Grant, KeyFiles, SecretSource, raw};
+use super::super::{
+    ClientCertificate, Credential, Grant, KeyFiles, SecretSource, raw, read_named_file,
+};
 use super::{Checker, Secrets};
-use crate::confine::explain;
-use crate::private_file;
+use crate::explain::split_hint;
+use crate::private_file::{Limit, PrivateFileError};
 
 const SECRET_REMEDY: &str =
     "write { env = \"NAME\" }, { file = \"PATH\" } or { credential = \"NAME\" }";
@@ -36,13 +39,13 @@ impl Checker<'_> {
         if let Some(token) = written.federated_token {
             let (at, place) = (key("federated_token"), token.span());
             let file = self.path(&token.into_inner().file);
-            self.readable(&at, &place, &file)?;
+            self.readable(&at, &place, &file, Limit::SECRET)?;
             found.push((place, Credential::FederatedToken(file), at));
         }
         if let Some(service) = written.service_account {
             let (at, place) = (key("service_account"), service.span());
             let file = self.path(&service.into_inner().file);
-            self.readable(&at, &place, &file)?;
+            self.readable(&at, &place, &file, Limit::SECRET)?;
             found.push((place, Credential::ServiceAccount(file), at));
         }
         let mut found = found.into_iter();
@@ -99,13 +102,13 @@ impl Checker<'_> {
                 let certificate = self.path(&certificate);
                 // One file may hold both.
                 let private_key = private_key.map_or(certificate.clone(), |key| self.path(&key));
-                self.readable(key, place, &certificate)?;
-                self.readable(key, place, &private_key)?;
+                self.readable(key, place, &certificate, Limit::CERTIFICATES)?;
+                self.readable(key, place, &private_key, Limit::CERTIFICATES)?;
                 KeyFiles::Pem { certificate, private_key }
             }
             (None, None, Some(pkcs12)) => {
                 let pkcs12 = self.path(&pkcs12);
-                self.readable(key, place, &pkcs12)?;
+                self.readable(key, place, &pkcs12, Limit::CERTIFICATES)?;
                 KeyFiles::Pkcs12(pkcs12)
             }
             _ => {
@@ -127,7 +130,10 @@ impl Checker<'_> {
         written: Spanned<raw::SecretSource>,
     ) -> Result<SecretSource, ConfigError> {
         let place = written.span();
-        let error = |problem: String| self.error(&place, key, problem, SECRET_REMEDY);
+        let error = |problem: String| {
+            let (problem, hint) = split_hint(&problem);
+            self.error(&place, key, problem, hint.unwrap_or(SECRET_REMEDY))
+        };
         let source = written.into_inner();
         let source = match (source.env, source.file, source.credential) {
             (Some(name), None, None) => SecretSource::Env(name),
@@ -154,7 +160,14 @@ impl Checker<'_> {
         let place = written.span();
         let key = written.into_inner();
         match (key.file, key.credential) {
-            (Some(file), None) => Ok(Some(self.path(&file))),
+            (Some(file), None) => {
+                let file = self.path(&file);
+                // One that is missing is made at the start. Who may read it is the store's to judge.
+                if std::fs::symlink_metadata(&file).is_ok() {
+                    self.readable(KEY, &place, &file, Limit::SECRET)?;
+                }
+                Ok(Some(file))
+            }
             (None, Some(name)) => {
                 self.credential_name(KEY, &place, &name)?;
                 credential_file(&name).map(Some).map_err(|error| {
@@ -188,14 +201,24 @@ impl Checker<'_> {
         }
     }
 
-    fn readable(&self, key: &str, place: &Range<usize>, file: &Path) -> Result<(), ConfigError> {
+    pub(super) fn readable(
+        &self,
+        key: &str,
+        place: &Range<usize>,
+        file: &Path,
+        limit: Limit,
+    ) -> Result<(), ConfigError> {
         if self.secrets == Secrets::Leave {
             return Ok(());
         }
-        private_file::read_regular(file).map(drop).map_err(|error| {
-            let error = explain(file, error);
-            let problem = format!("{}: {error}", file.display());
-            self.error(place, key, problem, "name a file that gatepost may read")
+        read_named_file(file, limit).map(Zeroizing::new).map(drop).map_err(|error| {
+            let text = error.to_string();
+            let (problem, hint) = split_hint(&text);
+            let remedy = match error {
+                PrivateFileError::Io { .. } => "name a file that gatepost may read",
+                _ => hint.unwrap_or_default(),
+            };
+            self.error(place, key, problem, remedy)
         })
     }
 }

@@ -1,7 +1,7 @@
 //! Providers: the built-in ones and the file's own.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use toml::Spanned;
@@ -10,6 +10,7 @@ use url::Url;
 use super::super::error::ConfigError;
 use super::super::{Endpoint, Limits, Provider, Proxy, is_local, raw};
 use super::{ANY_TENANT, Checker, Providers};
+use crate::private_file::Limit;
 
 /// The built-in providers, in the form of the configuration.
 const BUILT_IN: &str = include_str!("../providers.toml");
@@ -91,9 +92,20 @@ impl Checker<'_> {
             graph_scopes: written.graph_scopes,
             graph_app_scopes: written.graph_app_scopes,
             limits: self.limits(&key("limits"), &written.limits, &Limits::default())?,
-            ca_file: written.ca_file.map(|path| self.path(&path)),
+            ca_file: self.ca_file(&key("ca_file"), written.ca_file)?,
             proxy: proxy.clone(),
         })
+    }
+
+    fn ca_file(
+        &self,
+        key: &str,
+        written: Option<Spanned<PathBuf>>,
+    ) -> Result<Option<PathBuf>, ConfigError> {
+        let Some(written) = written else { return Ok(None) };
+        let file = self.path(written.get_ref());
+        self.readable(key, &written.span(), &file, Limit::CERTIFICATES)?;
+        Ok(Some(file))
     }
 
     /// HTTPS, or HTTP on loopback: a token request over plain HTTP gives the secret away.

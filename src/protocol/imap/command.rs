@@ -43,6 +43,9 @@ pub(super) enum Reading {
     Bad(Option<String>, &'static str),
 }
 
+/// What is wrong with a word alone.
+pub(super) const NO_COMMAND: &str = "no command behind the tag";
+
 /// Gathers one command after the other.
 #[derive(Default)]
 pub(super) struct Reader {
@@ -156,7 +159,7 @@ fn parse(pieces: Vec<Piece>) -> Reading {
     };
     let (name, arguments) = split_word(rest);
     if name.is_empty() {
-        return Reading::Bad(Some(tag), "no command behind the tag");
+        return Reading::Bad(Some(tag), NO_COMMAND);
     }
     Reading::Command(Command {
         tag,

@@ -8,7 +8,7 @@ use super::super::input::{Input, TooLong};
 use super::super::refusal::Refusal;
 use super::super::sasl::{self, Failure, Mechanism};
 use super::super::upstream::Welcome;
-use super::command::{Command, Reader, Reading};
+use super::command::{Command, NO_COMMAND, Reader, Reading};
 
 /// The answer to a login in plain text where TLS is to come first (RFC 5530 section 3).
 const STARTTLS_FIRST: &str = "NO [PRIVACYREQUIRED] use STARTTLS first";
@@ -19,6 +19,8 @@ pub(in crate::protocol) struct ImapFrontend {
     reader: Reader,
     /// Of the login that is being checked or authenticated.
     tag: String,
+    /// The last command was AUTHENTICATE.
+    exchanged: bool,
 }
 
 impl Dialect for ImapFrontend {
@@ -31,6 +33,8 @@ impl Dialect for ImapFrontend {
             Reading::Continue => self.ask_for_literal(tls),
             Reading::Command(command) => self.run(&command, tls),
             Reading::Bad(tag, why) => {
+                // A word alone behind an exchange that has failed is no tag: a password that was sent ahead.
+                let tag = tag.filter(|_| !(self.exchanged && why == NO_COMMAND));
                 let tag = tag.unwrap_or_else(|| "*".into());
                 Action::Error(format!("{tag} BAD {why}\r\n").into_bytes())
             }
@@ -126,6 +130,7 @@ impl ImapFrontend {
         let ok = |what: &str| Action::Reply(format!("{what}{tag} OK done\r\n").into_bytes());
         let error = |answer: &str| Action::Error(format!("{tag} {answer}\r\n").into_bytes());
         self.tag.clone_from(tag);
+        self.exchanged = command.is("AUTHENTICATE");
         match () {
             () if command.is("CAPABILITY") => {
                 ok(&format!("* CAPABILITY {}\r\n", capabilities(tls)))

@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::symlink;
+use std::process::Command;
 use std::time::Duration;
 
 use gatepost::vocabulary::Protocol::{Imap, Pop3};
@@ -109,6 +110,55 @@ async fn a_changed_file_is_found_and_each_version_told_once() {
     symlink("..2", proxy.path("..tmp")).unwrap();
     fs::rename(proxy.path("..tmp"), proxy.path("..data")).unwrap();
     proxy.until(&format!("account {JOHN} added"), 2).await;
+}
+
+/// What is no regular file is not opened, and what has no end is not read: signals are heard all the while.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_planted_for_a_file_holds_nothing_up() {
+    let at = free_address();
+    let good = listener(Imap, at, "") + &account(JANE);
+    let mut proxy = Proxy::start(&good).await;
+    let mut refused = 0;
+    for name in ["gatepost.toml", "ca.pem", "secret"] {
+        let (path, kept) = (proxy.path(name), proxy.path("kept"));
+        fs::rename(&path, &kept).unwrap();
+        for (planted, words) in
+            [("a pipe", "a pipe"), ("/dev/zero", "a device"), ("long", "longer")]
+        {
+            match planted {
+                "a pipe" => {
+                    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+                }
+                "/dev/zero" => symlink(planted, &path).unwrap(),
+                _ => fs::File::create(&path).unwrap().set_len(300_000_000).unwrap(),
+            }
+            // The configuration is looked at without a signal too.
+            if name != "gatepost.toml" {
+                proxy.signal("-HUP");
+            }
+            refused += 1;
+            proxy.until(NOT_RELOADED, refused).await;
+            let said = proxy.said();
+            let line = said.lines().rfind(|line| line.contains(NOT_RELOADED)).unwrap();
+            assert!(line.contains(words) && line.contains(name), "{name}, {planted}: {line}");
+            drop(proxy.log_in(Imap, at, JANE).await);
+            fs::remove_file(&path).unwrap();
+        }
+        fs::rename(&kept, &path).unwrap();
+        let before = proxy.said().matches(RELOADED).count();
+        proxy.signal("-HUP");
+        proxy.until(RELOADED, before + 1).await;
+        // The look of each second may have seen the gap between two of them.
+        refused = proxy.said().matches(NOT_RELOADED).count();
+    }
+    fs::remove_file(proxy.path("gatepost.toml")).unwrap();
+    let pipe = proxy.path("gatepost.toml");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    proxy.until(NOT_RELOADED, refused + 1).await;
+    proxy.signal("-HUP");
+    proxy.signal("-TERM");
+    let (status, took) = proxy.ended().await;
+    assert!(status.success() && took < Duration::from_secs(10), "{status}, {took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
