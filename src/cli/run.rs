@@ -62,7 +62,7 @@ fn confine_to(config: &Config) -> Result<()> {
     }
     let Confinement { files, calls } = confine(&reach);
     info!(%files, %calls, "confined");
-    Ok(())
+    helper::attend().context("the helper that runs on_attention can't be attended to")
 }
 
 pub(super) async fn run(prepared: Prepared) -> Result<()> {
