@@ -13,8 +13,9 @@ use tracing::{info, warn};
 
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, Listener};
+use crate::explain::split_hint;
 use crate::net::{Certificate, CertificateSource, OwnNames, ServerTls, TlsError};
-use crate::private_file;
+use crate::private_file::{self, Owners};
 use crate::vocabulary::TlsMode;
 
 /// How often the files are looked at: four calls of the system for each certificate. A look needs nothing of the
@@ -162,7 +163,8 @@ fn open(config: &Config, source: CertificateSource) -> Result<ServerTls, TlsErro
 fn warn_of_exposed(source: &CertificateSource) {
     let path = &source.files.private_key;
     if !source.self_made && private_file::is_open_to_all(path) {
+        let remedy = Owners::of(path).map(|owners| owners.to_hide(path));
         let path = path.display();
-        warn!(%path, remedy = format!("chmod o= {path}"), "everybody on this machine can read this private key");
+        warn!(%path, remedy, "everybody on this machine can read this private key");
     }
 }
