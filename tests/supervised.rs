@@ -191,6 +191,16 @@ async fn credentials_of_the_service_manager_are_read() {
     for words in ["CREDENTIALS_DIRECTORY", "LoadCredential=client-secret:PATH"] {
         assert!(said.contains(words), "{said}");
     }
+    for (name, key) in [("client-secret", "client_secret"), ("store-key", "store.key")] {
+        fs::rename(credentials.join(name), credentials.join("away")).unwrap();
+        let mut missing = gatepost(&site.file, &["check"]);
+        let missing = missing.env("CREDENTIALS_DIRECTORY", &credentials).output().unwrap();
+        let said = String::from_utf8_lossy(&missing.stderr).into_owned();
+        assert_eq!(missing.status.code(), Some(2), "{said}");
+        let hint = format!("hint: add LoadCredential={name}:PATH to the service's unit");
+        assert!(said.contains(key) && said.contains(&hint), "{said}");
+        fs::rename(credentials.join("away"), credentials.join(name)).unwrap();
+    }
     fs::write(&site.file, text.replace("\"store-key\"", "\"../store-key\"")).unwrap();
     let mut wrong = gatepost(&site.file, &["check"]);
     let wrong = wrong.env("CREDENTIALS_DIRECTORY", &credentials).output().unwrap();
