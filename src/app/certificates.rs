@@ -89,11 +89,13 @@ impl Certificates {
 
 impl Watched {
     fn reload_if_outdated(&mut self) {
-        if !self.tls.is_outdated() {
-            return;
-        }
         let file = self.tls.source().files.certificate.display().to_string();
-        match self.tls.reload() {
+        // A link that was turned back is what it was before.
+        let read = match self.tls.is_outdated() {
+            true => self.tls.reload(),
+            false => Ok(false),
+        };
+        match read {
             Ok(true) => {
                 let Certificate { names, not_after, .. } = &*self.tls.certificate();
                 let (names, until) = (names.join(", "), not_after.map(Timestamp::text));
@@ -144,7 +146,13 @@ impl Watched {
 
 fn open(config: &Config, source: CertificateSource) -> Result<ServerTls, TlsError> {
     if source.self_made {
-        source.make_once(|| OwnNames::of(&config.listeners))?;
+        source.make_once(|| {
+            let names = OwnNames::of(&config.listeners);
+            if let Some((reason, hint)) = names.unknown.as_deref().map(split_hint) {
+                warn!(reason, hint, "the self-made certificate lacks names");
+            }
+            names
+        })?;
     }
     let tls = ServerTls::open(source)?;
     warn_of_exposed(tls.source());

@@ -11,8 +11,6 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{Acceptor, ClientHello};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{AlertDescription, Error, InconsistentKeys, PeerIncompatible, ServerConfig};
@@ -20,13 +18,11 @@ use tokio::io::AsyncWriteExt;
 use tokio_rustls::LazyConfigAcceptor;
 use zeroize::Zeroizing;
 
-use super::tls::{config_error, pem_error, plain, provider};
+use super::pem_file::{self, at, pem_error};
+use super::tls::{config_error, plain, provider};
 use super::{Certificate, Stream, TlsError};
 use crate::config::{CertificateFiles, Listener};
-use crate::private_file::{self, PrivateFileError};
-
-/// The largest file that is read: chains of five certificates have 10 KB.
-const LARGEST: u64 = 1024 * 1024;
+use crate::private_file;
 
 /// The server's role for the listeners of one certificate.
 #[derive(Clone)]
@@ -133,7 +129,7 @@ impl CertificateSource {
     /// What its certificate says, without a look at the key.
     pub fn certificate(&self) -> Result<Certificate, TlsError> {
         let path = &self.files.certificate;
-        let chain = chain(path, &read_file(path)?)?;
+        let chain = pem_file::certificates(path)?;
         Certificate::first_of(&chain).ok_or_else(|| pem_error(path, "it is no X.509 certificate"))
     }
 }
@@ -169,19 +165,14 @@ fn fatal(alert: AlertDescription) -> [u8; 7] {
 fn read(source: &CertificateSource) -> Result<Served, TlsError> {
     let CertificateFiles { certificate, private_key } = &source.files;
     let before = Stamps::of(&source.files)?;
-    let chain = chain(certificate, &read_file(certificate)?)?;
+    let chain = pem_file::certificates(certificate)?;
     let about = Certificate::first_of(&chain)
         .ok_or_else(|| pem_error(certificate, "it is no X.509 certificate"))?;
     let key = Zeroizing::new(match source.self_made {
         true => private_file::read(private_key)?,
-        false => read_file(private_key)?,
+        false => pem_file::read(private_key)?,
     });
-    let key = PrivateKeyDer::from_pem_slice(&key).map_err(|_| {
-        pem_error(
-            private_key,
-            "it has no private key that can be read (one with a passphrase can't)",
-        )
-    })?;
+    let key = pem_file::key(private_key, &key)?;
     let provider = provider();
     let key = CertifiedKey::from_der(chain, key, &provider).map_err(|error| match error {
         Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => TlsError::Mismatch {
@@ -206,29 +197,6 @@ fn config(provider: Arc<CryptoProvider>, key: Arc<CertifiedKey>) -> Result<Serve
         .map_err(config_error)?
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(key))))
-}
-
-fn chain(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    match chain {
-        Ok(chain) if chain.is_empty() => Err(pem_error(path, "it has no certificate")),
-        Ok(chain) => Ok(chain),
-        Err(error) => Err(pem_error(path, error)),
-    }
-}
-
-/// A pipe or a device would be waited for without end.
-fn read_file(path: &Path) -> Result<Vec<u8>, TlsError> {
-    let about = fs::metadata(path).map_err(at(path))?;
-    if !about.is_file() || about.len() > LARGEST {
-        return Err(pem_error(path, "it is no file, or far too large"));
-    }
-    Ok(fs::read(path).map_err(at(path))?)
-}
-
-/// Names the file in an error of the system's.
-fn at(path: &Path) -> impl FnOnce(io::Error) -> PrivateFileError + '_ {
-    move |why| PrivateFileError::Io { path: path.to_owned(), why }
 }
 
 /// By what a file is told from another one, or from what was in it before.
