@@ -27,9 +27,10 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::access::Access;
-use crate::attention::Attention;
+use crate::attention::{Attention, helper};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, Listener};
+use crate::confine;
 use crate::connection::{Door, Gate};
 use crate::lobby::Lobby;
 use crate::net::{CertificateSource, ServerTls};
@@ -63,6 +64,8 @@ pub struct App {
     lasting: Lasting,
     /// The one in force.
     config: Arc<Config>,
+    /// Whether the one that it was started with has it confined.
+    confine: bool,
     providers: Providers,
     doors: Doors,
     listening: Vec<(Protocol, SocketAddr)>,
@@ -135,6 +138,7 @@ impl App {
         let sessions = Arc::new(Sessions::new(stop.clone()));
         let mut app = Self {
             config: Arc::clone(&plan.config),
+            confine: plan.config.confine,
             lasting: Lasting {
                 clock,
                 attention,
@@ -166,12 +170,21 @@ impl App {
     pub fn reload(&mut self, config: Config) -> Result<Changes> {
         refuse_no_listener(&config)?;
         refuse_if_restart_needed(&self.config, &config)?;
-        let changes = Changes::between(&self.config, &config);
+        let changes = Changes::between(&self.config, &config).but_for(self.waiting(&config));
         let Lasting { access, tokens, pace, certificates, .. } = &self.lasting;
         let ways = Ways { access, tokens, pace, certificates, stop: &self.stop };
         let plan = ways.plan(Arc::new(config), &self.providers, &self.doors)?;
         self.apply(plan);
         Ok(changes)
+    }
+
+    /// Which keys of this configuration a confined process can't go by.
+    fn waiting(&self, config: &Config) -> Vec<&'static str> {
+        // Who is called no more needs no helper.
+        let called = !config.on_attention.is_empty() && confine::is_in_force();
+        let by_another = called && helper::command() != Some(config.on_attention.as_slice());
+        let keys = [("on_attention", by_another), ("confine", config.confine != self.confine)];
+        keys.into_iter().filter(|(_, waits)| *waits).map(|(key, _)| key).collect()
     }
 
     /// Where it listens.

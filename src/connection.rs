@@ -36,7 +36,7 @@ use crate::oauth::Tokens;
 use crate::outbox::{Intake, Outbox, Source, Spool};
 use crate::pace::{Pace, Turn};
 use crate::protocol::{Closing, Login, Refusal, Rejection, Talk, Welcome, spool_keywords};
-use crate::sessions::Sessions;
+use crate::sessions::{LAST_WORDS, Leave, Sessions};
 use crate::store::MismatchKind;
 use crate::upstream::{NoSession, Server, Session};
 use crate::vocabulary::{Delivery, Protocol, Way};
@@ -338,13 +338,12 @@ impl Connection {
         let (mut stream, mut reply, ahead) = client.accept(&session.welcome, device.is_some());
         let Session { stream: mut upstream, mut unread, .. } = session;
         debug!("logged in");
+        let leave = counted.leave();
         let relayed = async {
-            let leave = counted.leave();
             if protocol == Protocol::Smtp {
                 write(&mut stream, &reply).await?;
-                let leave = leave.clone();
-                let submission =
-                    Submission { pace: Arc::clone(pace), turn, account, device, leave };
+                let (pace, leave, cut) = (Arc::clone(pace), leave.clone(), cut.clone());
+                let submission = Submission { pace, turn, account, device, leave, cut };
                 let relayed = relay_submission(stream, upstream, ahead, unread, submission);
                 return Ok(Box::pin(relayed).await);
             }
@@ -354,12 +353,11 @@ impl Connection {
             reply.append(&mut unread);
             write(&mut stream, &reply).await?;
             write(&mut upstream, &ahead).await?;
-            Ok(relay(stream, upstream, talk, leave).await)
+            Ok(relay(stream, upstream, talk, leave.asked(), || leave.why()).await)
         };
         tokio::select! {
             relayed = relayed => relayed.map(Ending::Session),
-            () = counted.overdue() => Ok(Ending::Cut),
-            () = cut.cancelled() => Ok(Ending::Cut),
+            () = overdue(leave, cut, protocol) => Ok(Ending::Cut),
         }
     }
 
@@ -368,6 +366,7 @@ impl Connection {
         let Door { listener, gate, .. } = &*self.door;
         let Guest { account, name, device } = guest;
         let counted = gate.sessions.enter(&account.mailbox, listener.protocol);
+        let leave = counted.leave();
         let (mut stream, reply, ahead) = client.accept(&Welcome::default(), device.is_some());
         write(&mut stream, &reply).await?;
         let intake = Intake {
@@ -383,13 +382,20 @@ impl Connection {
                 sender: account.sender.clone(),
             },
             device: device.as_deref(),
-            stop: counted.leave(),
+            leave,
         };
         tokio::select! {
-            taken = intake.take(stream, &ahead) => Ok(Ending::Taken(taken)),
-            () = counted.overdue() => Ok(Ending::Cut),
-            () = gate.cut.cancelled() => Ok(Ending::Cut),
+            taken = intake.take(stream, &ahead, leave.over(&gate.cut)) => Ok(Ending::Taken(taken)),
+            () = overdue(leave, &gate.cut, listener.protocol) => Ok(Ending::Cut),
         }
+    }
+}
+
+/// Comes to its end when the session is not waited for any more. SMTP's may say a last word first.
+async fn overdue(leave: &Leave, cut: &CancellationToken, protocol: Protocol) {
+    leave.over(cut).await;
+    if protocol == Protocol::Smtp {
+        sleep(2 * LAST_WORDS).await;
     }
 }
 

@@ -32,12 +32,17 @@ pub use named::{Limit, read_named, read_passed, read_regular};
 #[derive(Debug, thiserror::Error)]
 pub enum PrivateFileError {
     /// Others can read or write it.
-    #[error("{path} may be read by others (mode {mode:o})\nhint: chmod 600 {path}", path = .path.display())]
+    #[error(
+        "{path} may be read by others (mode {mode:o})\nhint: {remedy}",
+        path = .path.display(), remedy = .owners.to_hide(path)
+    )]
     Exposed {
         /// Which one.
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
+        /// Whose it is, and who must read it.
+        owners: Owners,
     },
     /// A folder in which others can put files, or a file that they can write.
     #[error("{path} may be written by others (mode {mode:o})\nhint: chmod go-w {path}", path = .path.display())]
@@ -112,6 +117,46 @@ impl PrivateFileError {
     fn is_absence(&self) -> bool {
         matches!(self, Self::Io { why, .. } if why.kind() == io::ErrorKind::NotFound)
     }
+}
+
+/// Whose a file is, and who must read it, by their numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owners {
+    /// The file's owner.
+    pub owner: u32,
+    /// The user that runs gatepost.
+    pub user: u32,
+}
+
+impl Owners {
+    /// The command after which the user reads the file, and others don't. With the mode alone a file of somebody
+    /// else's would be closed to gatepost as well.
+    pub fn to_hide(self, path: &Path) -> String {
+        let (path, Self { owner, user }) = (path.display(), self);
+        match owner == user {
+            true => format!("chmod 600 {path}"),
+            false => format!("chown {user} {path} && chmod 600 {path}"),
+        }
+    }
+
+    /// Of a file that this process must read.
+    pub fn of(path: &Path) -> Option<Self> {
+        Some(Self { owner: owner(path)?, user: rules::user() })
+    }
+}
+
+/// The number of a file's owner; none: there is no file, or the system has no such numbers.
+#[cfg(unix)]
+pub fn owner(path: &Path) -> Option<u32> {
+    use std::os::unix::fs::MetadataExt;
+
+    std::fs::metadata(path).map(|about| about.uid()).ok()
+}
+
+/// Elsewhere there are none.
+#[cfg(not(unix))]
+pub fn owner(_: &Path) -> Option<u32> {
+    None
 }
 
 /// Who has put a file where it is.
@@ -291,7 +336,7 @@ mod unix {
     use rustix::fs::OFlags;
     use rustix::io::Errno;
 
-    use super::{Origin, PrivateFileError, Wanted, at, unexpected};
+    use super::{Origin, Owners, PrivateFileError, Wanted, at, unexpected};
 
     /// The superuser, who reads everything anyway.
     const ROOT: u32 = 0;
@@ -340,7 +385,10 @@ mod unix {
         let others = if lent { 0o037 } else { 0o077 };
         match about.mode() & others {
             0 => Ok(()),
-            _ => Err(PrivateFileError::Exposed { path: path.to_owned(), mode: bits(&about) }),
+            _ => {
+                let owners = Owners { owner: about.uid(), user: user() };
+                Err(PrivateFileError::Exposed { path: path.to_owned(), mode: bits(&about), owners })
+            }
         }
     }
 
@@ -403,7 +451,7 @@ mod unix {
         about.mode() & 0o7777
     }
 
-    fn user() -> u32 {
+    pub(super) fn user() -> u32 {
         rustix::process::geteuid().as_raw()
     }
 }
@@ -437,7 +485,9 @@ mod tests {
         assert_eq!(read(&path).unwrap(), b"one");
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
         let error = read(&path).unwrap_err().to_string();
-        assert!(error.contains("chmod 600"), "{error}");
+        assert!(error.ends_with(&format!("\nhint: chmod 600 {}", path.display())), "{error}");
+        let roots = Owners { owner: 0, user: 998 };
+        assert_eq!(roots.to_hide(Path::new("/k")), "chown 998 /k && chmod 600 /k");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }

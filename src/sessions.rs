@@ -13,12 +13,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::protocol::Closing;
 use crate::store::{LiveSessions, Mismatch, MismatchKind};
 use crate::vocabulary::Protocol;
 
 /// How long a session may go on when it is asked to leave: for Exchange to take a message that was sent to its end,
 /// which lasts some seconds, and well within the 90 s that systemd gives a service to stop.
 pub const GRACE: Duration = Duration::from_secs(10);
+
+/// How long a session that is cut off may take to tell its client why: the process is about to end.
+pub const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The sessions of this process.
 #[derive(Default)]
@@ -43,19 +47,52 @@ struct Live {
 pub struct Counted {
     sessions: Arc<Sessions>,
     key: (String, Protocol),
-    leave: CancellationToken,
+    leave: Leave,
+}
+
+/// Asks a session to leave: gatepost stops, or its mailbox is no longer in the configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Leave {
+    asked: CancellationToken,
+    stop: CancellationToken,
+}
+
+impl Leave {
+    /// It asks when this is cancelled.
+    pub fn asked(&self) -> &CancellationToken {
+        &self.asked
+    }
+
+    /// Comes to its end when the session has not left in time, or at once by `cut`.
+    pub fn over(&self, cut: &CancellationToken) -> impl Future<Output = ()> + Send + use<> {
+        let (asked, cut) = (self.asked.clone(), cut.clone());
+        let overdue = async move {
+            asked.cancelled().await;
+            sleep(GRACE).await;
+        };
+        async move { cut.run_until_cancelled(overdue).await.unwrap_or_default() }
+    }
+
+    /// What the client is told. Who hears of a stop comes back.
+    pub fn why(&self) -> Closing {
+        match self.stop.is_cancelled() {
+            true => Closing::ShuttingDown,
+            false => Closing::MailboxRemoved,
+        }
+    }
+}
+
+impl From<CancellationToken> for Leave {
+    /// It asks at this stop, and for no other reason.
+    fn from(stop: CancellationToken) -> Self {
+        Self { asked: stop.clone(), stop }
+    }
 }
 
 impl Counted {
-    /// Asks the session to leave: gatepost stops, or its mailbox is no longer in the configuration.
-    pub fn leave(&self) -> &CancellationToken {
+    /// Asks the session to leave.
+    pub fn leave(&self) -> &Leave {
         &self.leave
-    }
-
-    /// Comes to its end when the session has not left in time.
-    pub async fn overdue(&self) {
-        self.leave.cancelled().await;
-        sleep(GRACE).await;
     }
 }
 
@@ -70,13 +107,14 @@ impl Sessions {
         let key = (mailbox.to_owned(), protocol);
         let mut live = self.lock();
         let new = || self.stop.child_token();
-        let leave = live.leave.entry(mailbox.to_owned()).or_insert_with(new).clone();
+        let asked = live.leave.entry(mailbox.to_owned()).or_insert_with(new).clone();
         if live.config.as_ref().is_some_and(|config| config.account(mailbox).is_none()) {
-            leave.cancel();
+            asked.cancel();
         }
         *live.counts.entry(key.clone()).or_default() += 1;
         self.changed.notify_one();
         drop(live);
+        let leave = Leave { asked, stop: self.stop.clone() };
         Counted { sessions: Arc::clone(self), key, leave }
     }
 
@@ -166,13 +204,15 @@ mod tests {
         assert_eq!(sessions.set(&config(&["a@x", "b@x"])), 0);
         let (a, b) = (enter("a@x"), enter("b@x"));
         assert_eq!(sessions.set(&config(&["A@x"])), 1);
-        assert!(!a.leave().is_cancelled() && b.leave().is_cancelled());
+        let asked = |session: &Counted| session.leave().asked().is_cancelled();
+        assert!(!asked(&a) && asked(&b));
+        assert_eq!(b.leave().why(), Closing::MailboxRemoved);
         // A login that had begun under the former configuration.
         let late = enter("b@x");
-        assert!(late.leave().is_cancelled());
+        assert!(asked(&late));
         sessions.set(&config(&["b@x", "a@x"]));
         let again = enter("b@x");
-        assert!(!again.leave().is_cancelled() && late.leave().is_cancelled());
+        assert!(!asked(&again) && asked(&late));
         drop((a, b, late, again));
         assert!(sessions.lock().counts.is_empty() && sessions.lock().leave.is_empty());
     }
@@ -183,6 +223,7 @@ mod tests {
         let sessions = Arc::new(Sessions::new(stop.clone()));
         let counted = sessions.enter("a@x", Protocol::Pop3);
         stop.cancel();
-        assert!(counted.leave().is_cancelled());
+        assert!(counted.leave().asked().is_cancelled());
+        assert_eq!(counted.leave().why(), Closing::ShuttingDown);
     }
 }

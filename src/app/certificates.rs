@@ -15,7 +15,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, Listener};
 use crate::explain::split_hint;
 use crate::net::{Certificate, CertificateSource, OwnNames, ServerTls, TlsError};
-use crate::private_file;
+use crate::private_file::{self, Owners};
 use crate::vocabulary::TlsMode;
 
 /// How often the files are looked at: four calls of the system for each certificate. A look needs nothing of the
@@ -88,11 +88,13 @@ impl Certificates {
 
 impl Watched {
     fn reload_if_outdated(&mut self) {
-        if !self.tls.is_outdated() {
-            return;
-        }
         let file = self.tls.source().files.certificate.display().to_string();
-        match self.tls.reload() {
+        // A link that was turned back is what it was before.
+        let read = match self.tls.is_outdated() {
+            true => self.tls.reload(),
+            false => Ok(false),
+        };
+        match read {
             Ok(true) => {
                 let Certificate { names, not_after, .. } = &*self.tls.certificate();
                 let (names, until) = (names.join(", "), not_after.map(Timestamp::text));
@@ -160,7 +162,13 @@ pub(super) fn of_listener(config: &Config, listener: &Listener, error: TlsError)
 
 fn open(config: &Config, source: CertificateSource) -> Result<ServerTls, TlsError> {
     if source.self_made {
-        source.make_once(|| OwnNames::of(&config.listeners))?;
+        source.make_once(|| {
+            let names = OwnNames::of(&config.listeners);
+            if let Some((reason, hint)) = names.unknown.as_deref().map(split_hint) {
+                warn!(reason, hint, "the self-made certificate lacks names");
+            }
+            names
+        })?;
     }
     let tls = ServerTls::open(source)?;
     warn_of_exposed(tls.source());
@@ -179,7 +187,8 @@ fn open(config: &Config, source: CertificateSource) -> Result<ServerTls, TlsErro
 fn warn_of_exposed(source: &CertificateSource) {
     let path = &source.files.private_key;
     if !source.self_made && private_file::is_open_to_all(path) {
+        let remedy = Owners::of(path).map(|owners| owners.to_hide(path));
         let path = path.display();
-        warn!(%path, remedy = format!("chmod o= {path}"), "everybody on this machine can read this private key");
+        warn!(%path, remedy, "everybody on this machine can read this private key");
     }
 }

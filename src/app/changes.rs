@@ -4,10 +4,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use anyhow::{Result, bail};
 
-use crate::config::{Account, Config, Device, Listener};
+use crate::config::{Account, App, Config, Device, Listener};
 
 /// More than so many are counted.
 const MOST_NAMED: usize = 5;
@@ -16,11 +17,17 @@ const MOST_NAMED: usize = 5;
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     parts: Vec<String>,
+    waiting: Vec<&'static str>,
 }
 
 /// A table of the configuration that may be there many times.
 trait Named: PartialEq {
     fn name(&self) -> String;
+
+    /// Whether nothing of its own differs.
+    fn is_same(&self, other: &Self) -> bool {
+        self == other
+    }
 }
 
 impl Changes {
@@ -28,6 +35,7 @@ impl Changes {
     pub(super) fn between(former: &Config, new: &Config) -> Self {
         let mut parts = Vec::new();
         compare("listener", &former.listeners, &new.listeners, &mut parts);
+        compare("app", &former.apps, &new.apps, &mut parts);
         compare("account", &former.accounts, &new.accounts, &mut parts);
         compare("device", &former.devices, &new.devices, &mut parts);
         for (what, differs) in [
@@ -35,12 +43,23 @@ impl Changes {
             ("[guard]", former.guard != new.guard),
             ("proxy", former.proxy != new.proxy),
             ("on_attention", former.on_attention != new.on_attention),
+            ("confine", former.confine != new.confine),
         ] {
             if differs {
                 parts.push(format!("{what} changed"));
             }
         }
-        Self { parts }
+        Self { parts, waiting: Vec::new() }
+    }
+
+    /// These keys are otherwise in the running process, which can't go by them before a restart.
+    pub(super) fn but_for(self, waiting: Vec<&'static str>) -> Self {
+        Self { waiting, ..self }
+    }
+
+    /// Keys of the new configuration that count after a restart alone.
+    pub fn waiting(&self) -> &[&'static str] {
+        &self.waiting
     }
 }
 
@@ -64,7 +83,11 @@ fn compare<T: Named>(
         let missing = of.keys().filter(|name| !from.contains_key(*name));
         missing.cloned().collect::<Vec<_>>()
     };
-    let changed = former.iter().filter(|(name, one)| new.get(*name).is_some_and(|two| two != *one));
+    let same = |one: &[&T], two: &[&T]| {
+        one.len() == two.len() && one.iter().zip(two).all(|(one, two)| one.is_same(two))
+    };
+    let changed =
+        former.iter().filter(|(name, one)| new.get(*name).is_some_and(|two| !same(one, two)));
     let changed = changed.map(|(name, _)| name.clone()).collect();
     for (what, names) in [
         ("added", missing(&new, &former)),
@@ -96,9 +119,21 @@ impl Named for Listener {
     }
 }
 
+impl Named for App {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+}
+
 impl Named for Account {
     fn name(&self) -> String {
         self.mailbox.clone()
+    }
+
+    /// What is in its app is the app's.
+    fn is_same(&self, other: &Self) -> bool {
+        let app = Arc::clone(&other.app);
+        self.app.name == app.name && Self { app, ..self.clone() } == *other
     }
 }
 
@@ -110,13 +145,18 @@ impl Named for Device {
 
 /// What is open for the life of the process.
 pub(super) fn refuse_if_restart_needed(former: &Config, new: &Config) -> Result<()> {
-    let key = match () {
-        () if former.state_dir != new.state_dir => "state_dir",
-        () if former.key_file != new.key_file => "store.key",
+    let (line, key) = match () {
+        () if former.state_dir != new.state_dir => (new.lines.state_dir, "state_dir"),
+        () if former.key_file != new.key_file => (new.lines.key, "store.key"),
         () => return Ok(()),
     };
     let file = new.file.display();
-    bail!("{file}, {key}: it can't be changed while gatepost runs\nhint: restart gatepost")
+    // One that was left out has no line.
+    let line = line.map(|line| format!(", line {line}")).unwrap_or_default();
+    bail!(
+        "{file}{line}, {key}: it can't be changed while gatepost runs\n\
+         hint: systemctl restart gatepost, or write what it was before"
+    )
 }
 
 #[cfg(test)]
@@ -152,8 +192,13 @@ mod tests {
         );
         assert_eq!(
             told,
-            "listener imap 127.0.0.1:1143 changed, account john@x added, account jane@x changed"
+            "listener imap 127.0.0.1:1143 changed, app a changed, account john@x added"
         );
+        let other = APP.replace("app.a", "app.b");
+        let moved = JANE.replace("\"a\"", "\"b\"");
+        let told = changes(&[LISTENER, APP, JANE], &[LISTENER, &other, &moved]);
+        assert_eq!(told, "app b added, app a removed, account jane@x changed");
+        assert_eq!(changes(&[LISTENER], &["confine = false\n", LISTENER]), "confine changed");
         let told = changes(&[LISTENER, APP, JANE], &[APP, "[spool]\nsize = \"1 GB\"\n"]);
         assert_eq!(
             told,

@@ -114,10 +114,8 @@ impl Doors {
             Err(error) => error,
         };
         let port = address.address.port();
-        let hint = match self.0.iter().any(|open| open.at.port() == port) {
-            true => "gatepost itself has that port by another address: restart it",
-            false => "another program has that port, or it takes root; choose another one",
-        };
+        let is_own = self.0.iter().any(|open| open.at.port() == port);
+        let hint = hint(&error, address.address, is_own);
         let (file, line) = (config.file.display(), listener.line);
         bail!("{file}, line {line}: can't listen on {address}: {error}\nhint: {hint}")
     }
@@ -233,7 +231,61 @@ pub(super) fn refuse_open_door(config: &Config, access: &Access) -> Result<()> {
     }
 }
 
+/// What to do where nobody can listen. `is_own`: gatepost has the port by another address.
+fn hint(error: &std::io::Error, address: SocketAddr, is_own: bool) -> String {
+    use std::io::ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
+    let port = address.port();
+    match error.kind() {
+        AddrInUse if is_own => {
+            "gatepost itself has that port by another address: restart it".into()
+        }
+        AddrInUse => format!(
+            "another program has that port; which one: ss -ltnp 'sport = :{port}'; stop it, or choose another port"
+        ),
+        AddrNotAvailable => {
+            let all = if address.is_ipv4() { "0.0.0.0" } else { "[::]" };
+            format!(
+                "this machine does not have that address: write one that it has (ip address), or {all}:{port} for all"
+            )
+        }
+        PermissionDenied => format!(
+            "port {port} takes a privilege: choose one from 1024 on, or in the unit \
+             AmbientCapabilities=CAP_NET_BIND_SERVICE, or else setcap cap_net_bind_service=+ep $(command -v gatepost)"
+        ),
+        _ => "choose another address or port".into(),
+    }
+}
+
 fn is_absent(error: &std::io::Error) -> bool {
     matches!(error.kind(), std::io::ErrorKind::AddrNotAvailable | std::io::ErrorKind::Unsupported)
         || error.raw_os_error() == Some(AF_NOT_SUPPORTED)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Error, ErrorKind};
+
+    use super::*;
+
+    #[test]
+    fn each_reason_has_its_remedy() {
+        let told = |kind: ErrorKind, address: &str, is_own| {
+            hint(&Error::from(kind), address.parse().unwrap(), is_own)
+        };
+        assert!(told(ErrorKind::AddrInUse, "127.0.0.1:1143", true).contains("gatepost itself"));
+        assert!(told(ErrorKind::AddrInUse, "127.0.0.1:1143", false).contains("sport = :1143"));
+        assert!(told(ErrorKind::PermissionDenied, "127.0.0.1:143", false).contains("setcap"));
+        let absent = told(ErrorKind::AddrNotAvailable, "192.0.2.1:1143", false);
+        assert!(absent.contains("ip address") && absent.contains("0.0.0.0:1143"), "{absent}");
+        let absent = told(ErrorKind::AddrNotAvailable, "[2001:db8::1]:1143", false);
+        assert!(absent.contains("[::]:1143"), "{absent}");
+    }
+
+    #[tokio::test]
+    async fn the_system_says_that_an_address_is_of_another_machine() {
+        // RFC 5737: nobody's.
+        let address = "192.0.2.1:0".parse().unwrap();
+        let error = bind(address).unwrap_err();
+        assert!(hint(&error, address, false).contains("does not have that address"), "{error}");
+    }
 }

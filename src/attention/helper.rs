@@ -2,18 +2,20 @@
 //! confinement. It gets a line of JSON for each call, and answers with one.
 //!
 //! Invariant: it runs the one command that it was started with, whatever it is told, so that nobody who takes over the
-//! confined process can have others run.
+//! confined process can have others run. No call is lost without a word: what has no answer when the helper ends is in
+//! the log.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Write};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncBufReadExt;
 use tokio::task::JoinSet;
-use tracing::warn;
+use tracing::{error, warn};
 
 use super::{Message, Outcome};
 
@@ -23,20 +25,41 @@ pub const COMMAND: &str = "attention-helper";
 /// What the service manager tells this process alone.
 const MANAGERS: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
 
+/// A confined process can start no other one.
+const REMEDY: &str = "restart gatepost: systemctl restart gatepost";
+
 static HELPER: OnceLock<Helper> = OnceLock::new();
 
 struct Helper {
     /// What it runs.
     command: Vec<String>,
-    /// Until the first call: threads that began before the confinement would not be confined.
-    child: Mutex<Option<Child>>,
-    calls: OnceLock<Sender<String>>,
+    line: Mutex<Line>,
+}
+
+/// The way to the helper.
+#[derive(Default)]
+struct Line {
+    /// Until it is attended to: threads that began before the confinement would not be confined.
+    child: Option<Child>,
+    /// To the thread that writes; none: there is no helper any more.
+    calls: Option<Sender<String>>,
+    /// What has no answer yet, by its number.
+    unanswered: BTreeMap<u64, Message>,
+    /// The last number.
+    count: u64,
+}
+
+/// A call as the helper gets it.
+#[derive(Serialize, Deserialize)]
+struct Call<M> {
+    number: u64,
+    message: M,
 }
 
 /// The answer to a call.
 #[derive(Serialize, Deserialize)]
 struct Answer {
-    account: String,
+    number: u64,
     outcome: Outcome,
 }
 
@@ -51,59 +74,115 @@ pub fn start(command: &[String], secret_variables: &[String]) -> io::Result<()> 
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(&mut helper, 0);
     helper.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let child = Mutex::new(Some(helper.spawn()?));
-    let helper = Helper { command: command.to_vec(), child, calls: OnceLock::new() };
+    let line = Line { child: Some(helper.spawn()?), ..Line::default() };
+    let helper = Helper { command: command.to_vec(), line: Mutex::new(line) };
     HELPER.set(helper).map_err(|_| io::Error::other("there is a helper already"))
 }
 
-/// Gives it a call; `false`: there is no helper.
-pub(super) fn take(command: &[String], message: &Message) -> bool {
-    let Some(helper) = HELPER.get() else { return false };
+/// From now on it gets calls, and its end is noticed. To be called behind the confinement.
+pub fn attend() -> io::Result<()> {
+    HELPER.get().map_or(Ok(()), Helper::attend)
+}
+
+/// What it runs; none: there is no helper.
+pub fn command() -> Option<&'static [String]> {
+    HELPER.get().map(|helper| helper.command.as_slice())
+}
+
+/// Gives it a call, or gives the call back: there is no helper.
+pub(super) fn take(command: &[String], message: Message) -> Result<(), Message> {
+    let Some(helper) = HELPER.get() else { return Err(message) };
     if helper.command != command {
-        warn!("on_attention has changed, the former one is run: restart gatepost");
+        warn!(remedy = REMEDY, "on_attention has changed, the former one is run until a restart");
     }
-    let calls = helper.calls.get_or_init(|| helper.connect());
-    let sent = serde_json::to_string(message).is_ok_and(|line| calls.send(line).is_ok());
-    if !sent {
-        warn!(account = message.account, "on_attention can't be run: its helper is gone");
-    }
-    true
+    helper.call(message);
+    Ok(())
 }
 
 impl Helper {
     /// A thread that writes the calls, and one that logs the answers.
-    fn connect(&self) -> Sender<String> {
+    fn attend(&'static self) -> io::Result<()> {
+        let mut line = self.line();
+        let Some(mut child) = line.child.take() else { return Ok(()) };
+        let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        };
         let (sender, calls) = channel();
-        let child = self.child.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = || thread::Builder::new().name("attention".into());
+        thread().spawn(move || write_calls(input, &calls))?;
+        thread().spawn(move || {
+            self.log_answers(output);
+            self.ended(&mut child);
+        })?;
+        line.calls = Some(sender);
+        Ok(())
+    }
+
+    fn call(&self, message: Message) {
+        let mut line = self.line();
+        let number = line.count + 1;
+        let text = serde_json::to_string(&Call { number, message: &message });
+        let sent = match (&line.calls, text) {
+            (Some(calls), Ok(text)) => calls.send(text).is_ok(),
+            _ => false,
+        };
+        if !sent {
+            drop(line);
+            return tell_lost(&message, "on_attention was not run: its helper is gone");
+        }
+        line.count = number;
+        line.unanswered.insert(number, message);
+    }
+
+    fn log_answers(&self, output: ChildStdout) {
         let program = self.command.first().cloned().unwrap_or_default();
-        let answers = child.and_then(|mut child| {
-            let (input, output) = (child.stdin.take()?, child.stdout.take()?);
-            let writer = thread::Builder::new().name("attention".into());
-            writer.spawn(move || write_calls(input, &calls)).ok()?;
-            Some(output)
-        });
-        if let Some(answers) = answers {
-            let reader = thread::Builder::new().name("attention".into());
-            if let Err(error) = reader.spawn(move || log_answers(answers, &program)) {
-                warn!(%error, "what becomes of on_attention is not logged");
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            let Ok(Answer { number, outcome }) = serde_json::from_str(&line) else { continue };
+            if let Some(message) = self.line().unanswered.remove(&number) {
+                outcome.log(&message, &program);
             }
         }
-        sender
     }
-}
 
-fn write_calls(mut input: impl Write, calls: &Receiver<String>) {
-    for line in calls {
-        if writeln!(input, "{line}").is_err() {
-            return;
+    /// Its output has come to an end, and so has it: nobody else has that pipe.
+    fn ended(&self, child: &mut Child) {
+        // Whatever it still does, nobody hears of it; and what has ended is no zombie then.
+        let _ = child.kill();
+        let status = child.wait().map_or_else(|error| error.to_string(), |it| it.to_string());
+        error!(
+            status,
+            remedy = REMEDY,
+            "the helper that runs on_attention has ended: nobody is called any more"
+        );
+        let unanswered = {
+            let mut line = self.line();
+            line.calls = None;
+            std::mem::take(&mut line.unanswered)
+        };
+        for message in unanswered.values() {
+            tell_lost(
+                message,
+                "on_attention may not have been run: its helper has ended meanwhile",
+            );
         }
     }
+
+    fn line(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-fn log_answers(output: impl io::Read, program: &str) {
-    for line in BufReader::new(output).lines().map_while(Result::ok) {
-        if let Ok(Answer { account, outcome }) = serde_json::from_str(&line) {
-            outcome.log(&account, program);
+/// The log is then all that tells people.
+fn tell_lost(message: &Message, what: &str) {
+    let Message { event, account, reason, remedy, .. } = message;
+    error!(event, account, reason, remedy, restart = REMEDY, "{what}");
+}
+
+fn write_calls(mut input: ChildStdin, calls: &Receiver<String>) {
+    for line in calls {
+        // The other thread notices that the helper has ended.
+        if writeln!(input, "{line}").is_err() {
+            return;
         }
     }
 }
@@ -114,11 +193,11 @@ pub async fn serve(command: Vec<String>) -> io::Result<()> {
     let mut lines = tokio::io::BufReader::new(tokio::io::stdin()).lines();
     let mut running = JoinSet::new();
     while let Some(line) = lines.next_line().await? {
-        let Ok(message) = serde_json::from_str::<Message>(&line) else { continue };
+        let Ok(call) = serde_json::from_str::<Call<Message>>(&line) else { continue };
         let command = Arc::clone(&command);
         running.spawn(async move {
-            let outcome = message.run(&command).await;
-            let answer = Answer { account: message.account, outcome };
+            let outcome = call.message.run(&command).await;
+            let answer = Answer { number: call.number, outcome };
             // Nobody reads it any more when gatepost has ended meanwhile.
             let _ = serde_json::to_string(&answer)
                 .map(|line| writeln!(io::stdout().lock(), "{line}").is_ok());

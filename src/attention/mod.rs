@@ -83,12 +83,10 @@ impl Attention {
         let Call { event, account, reason, remedy } = call;
         let (event, secret_variables) = (event.to_owned(), settings.secret_variables.clone());
         let message = Message { event, account, reason, remedy, secret_variables };
-        if helper::take(&settings.command, &message) {
-            return;
-        }
+        let Err(message) = helper::take(&settings.command, message) else { return };
         let command = Arc::clone(&settings.command);
         tokio::spawn(async move {
-            message.run(&command).await.log(&message.account, &program);
+            message.run(&command).await.log(&message, &program);
         });
     }
 }
@@ -128,18 +126,18 @@ impl Message {
 }
 
 impl Outcome {
-    fn log(&self, account: &str, program: &str) {
-        match self {
-            Self::Done => info!(account, "on_attention was run"),
-            Self::Failed(status) => warn!(account, program, status, "on_attention failed"),
-            Self::CannotRun(error) => warn!(
-                account,
-                program,
-                error,
-                "on_attention can't be run; if the configuration has it since a moment ago: restart gatepost"
+    /// A call that nobody has heard is told in full.
+    fn log(&self, message: &Message, program: &str) {
+        let Message { event, account, reason, remedy, .. } = message;
+        let failure = match self {
+            Self::Done => return info!(account, "on_attention was run"),
+            Self::Failed(status) => format!("on_attention failed: {status}"),
+            Self::CannotRun(error) => format!(
+                "on_attention can't be run: {error}; if the configuration has it since a moment ago: restart gatepost"
             ),
-            Self::Lost(error) => warn!(account, program, error, "on_attention is lost"),
-            Self::Ended => warn!(account, program, "on_attention was ended, it took a minute"),
-        }
+            Self::Lost(error) => format!("on_attention is lost: {error}"),
+            Self::Ended => "on_attention was ended, it took a minute".into(),
+        };
+        warn!(program, event, account, reason, remedy, "{failure}");
     }
 }

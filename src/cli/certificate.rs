@@ -36,7 +36,7 @@ pub(super) fn certificate(file: &Path, args: Args) -> Result<()> {
     let source = the_source(&config, args.listener.as_deref())?;
     if source.self_made {
         private_file::ensure_state_folder(&config.state_dir)?;
-        source.make_once(|| OwnNames::of(&config.listeners))?;
+        source.make_once(|| own_names(&config))?;
     }
     if args.renew {
         renew(&config, &source)?;
@@ -116,9 +116,17 @@ fn renew(config: &Config, source: &CertificateSource) -> Result<()> {
         let hint = "put a new one in its place; gatepost run serves it within seconds";
         return Err(UsageError::new(format!("{path} is not gatepost's own"), hint).into());
     }
-    source.make_anew(&OwnNames::of(&config.listeners))?;
+    source.make_anew(&own_names(config))?;
     ui::say("made anew: clients that trust the former one must now trust this one");
     Ok(())
+}
+
+fn own_names(config: &Config) -> OwnNames {
+    let names = OwnNames::of(&config.listeners);
+    if let Some(unknown) = &names.unknown {
+        ui::say(&format!("warning: {unknown}"));
+    }
+    names
 }
 
 /// Words for people.

@@ -6,8 +6,9 @@ use anyhow::Result;
 
 use super::ui;
 use crate::config::Config;
+use crate::doctor::{Finding, served_otherwise};
 
-pub(super) fn check(file: &Path) -> Result<()> {
+pub(super) async fn check(file: &Path) -> Result<()> {
     let config = Config::load(file)?;
     crate::app::check_files(&config)?;
     for listener in &config.listeners {
@@ -18,6 +19,10 @@ pub(super) fn check(file: &Path) -> Result<()> {
                 listener.line, listener.provider.name
             ));
         }
+    }
+    // What the file alone does not tell.
+    for Finding { subject, what, remedy, .. } in served_otherwise(&config).await {
+        ui::say(&format!("warning: {subject}: {what}\nhint: {}", remedy.replace('`', "")));
     }
     let (listeners, accounts) = (config.listeners.len(), config.accounts.len());
     ui::say(&format!("{} is good: {listeners} listeners, {accounts} accounts", file.display()));

@@ -118,7 +118,7 @@ fn run_command(cli: Cli) -> Result<()> {
             let prepared = run::prepare(file, &args)?;
             wait_for(run::run(prepared))
         }
-        Command::Check => check::check(file),
+        Command::Check => wait_for(check::check(file)),
         Command::Certificate(args) => certificate::certificate(file, args),
         Command::Password(command) => wait_for(password::password(file, command)),
         Command::Login(args) => wait_for(login::login(file, args)),

@@ -63,7 +63,7 @@ fn confine_to(config: &Config) -> Result<()> {
     }
     let Confinement { files, calls } = confine(&reach);
     info!(%files, %calls, "confined");
-    Ok(())
+    helper::attend().context("the helper that runs on_attention can't be attended to")
 }
 
 pub(super) async fn run(prepared: Prepared) -> Result<()> {
@@ -95,8 +95,8 @@ pub(super) async fn run(prepared: Prepared) -> Result<()> {
             () = stop.received() => break,
             read = read => read?,
         };
-        reload(&mut app, config);
-        supervisor::ready(&listening(&app));
+        let status = reload(&mut app, &file, config);
+        supervisor::ready(&status);
     }
     ui::say("gatepost is stopping");
     supervisor::stopping();
@@ -116,11 +116,20 @@ fn tell_unclaimed() {
     }
 }
 
-/// Goes by the file as it is now, or says what is wrong with it.
-fn reload(app: &mut App, read: Result<Config, ConfigError>) {
+/// Goes by the file as it is now, or says what is wrong with it; the state to show to the service manager.
+fn reload(app: &mut App, file: &Path, read: Result<Config, ConfigError>) -> String {
     let reloaded = read.map_err(Into::into).and_then(|config| app.reload(config));
     match reloaded {
-        Ok(changes) => info!(%changes, "configuration reloaded"),
+        Ok(changes) => {
+            info!(%changes, "configuration reloaded");
+            let waiting = changes.waiting().join(", ");
+            if waiting.is_empty() {
+                return listening(app);
+            }
+            let remedy = "systemctl restart gatepost";
+            warn!(keys = waiting, remedy, "these keys count after a restart of gatepost alone");
+            format!("{}; restart gatepost for {waiting}", listening(app))
+        }
         Err(wrong) => {
             let wrong = format!("{wrong:#}");
             let (reason, hint) = split_hint(&wrong);
@@ -128,6 +137,16 @@ fn reload(app: &mut App, read: Result<Config, ConfigError>) {
                 reason,
                 hint, "configuration not reloaded; gatepost goes on with the former one"
             );
+            // Each reason of a configuration's begins with its file.
+            let named = file.display().to_string();
+            let reason =
+                reason.strip_prefix(&named).unwrap_or(reason).trim_start_matches([',', ':']);
+            // One line is all that it takes.
+            let reason = reason.split_whitespace().collect::<Vec<_>>().join(" ");
+            let listening = listening(app);
+            format!(
+                "running with the former configuration; {named} is refused: {reason}; {listening}"
+            )
         }
     }
 }

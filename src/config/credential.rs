@@ -131,6 +131,17 @@ pub enum SecretError {
          LoadCredential={0}:PATH"
     )]
     NoCredentials(String),
+    /// The service manager has passed others, and not this one.
+    #[error(
+        "credential {name:?}: {folder} has none of that name; systemd puts it there by LoadCredential={name}:PATH",
+        folder = .folder.display()
+    )]
+    NoCredential {
+        /// Which one.
+        name: String,
+        /// Where those are that were passed.
+        folder: PathBuf,
+    },
 }
 
 /// The variable with the folder of a service's credentials (systemd.exec(5)).
@@ -140,7 +151,13 @@ const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 pub(super) fn credential_file(name: &str) -> Result<PathBuf, SecretError> {
     let folder = std::env::var_os(CREDENTIALS).filter(|folder| !folder.is_empty());
     let folder = folder.ok_or_else(|| SecretError::NoCredentials(name.to_owned()))?;
-    Ok(Path::new(&folder).join(name))
+    let (folder, file) = (PathBuf::from(&folder), Path::new(&folder).join(name));
+    // What can't be looked at may be there.
+    let looked = std::fs::symlink_metadata(&file);
+    match looked.is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+        true => Err(SecretError::NoCredential { name: name.to_owned(), folder }),
+        false => Ok(file),
+    }
 }
 
 impl SecretSource {

@@ -58,6 +58,8 @@ pub struct Config {
     pub key_file: Option<PathBuf>,
     /// Where clients connect.
     pub listeners: Vec<Arc<Listener>>,
+    /// The app registrations, by name.
+    pub apps: Vec<Arc<App>>,
     /// The mailboxes.
     pub accounts: Vec<Arc<Account>>,
     /// Who may hand over mail without a login.
@@ -72,10 +74,21 @@ pub struct Config {
     pub proxy: Proxy,
     /// Whether the running process is confined.
     pub confine: bool,
+    /// Where some keys stand in the file.
+    pub lines: Lines,
     /// Also of apps that no account has.
     secret_variables: Vec<String>,
     /// Also of those.
     files: Vec<PathBuf>,
+}
+
+/// The lines of keys that are refused by what is known later than at the reading; none: they are left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lines {
+    /// Of `state_dir`.
+    pub state_dir: Option<usize>,
+    /// Of `key` below `[store]`.
+    pub key: Option<usize>,
 }
 
 /// An `[[account]]`: a mailbox and how to get a token for it.
@@ -323,7 +336,8 @@ impl Config {
             None => Ok(config),
             Some(path) => {
                 let problem = format!("{}: {}", path.display(), confine::OUTSIDE);
-                Err(ConfigError::new(file, None, "", problem, "restart gatepost"))
+                let remedy = "systemctl restart gatepost";
+                Err(ConfigError::new(file, None, "", problem, remedy))
             }
         }
     }

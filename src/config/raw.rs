@@ -15,7 +15,7 @@ use crate::vocabulary::{BareLf, Delivery, Protocol, TlsMode, Way};
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Raw {
-    pub(super) state_dir: Option<PathBuf>,
+    pub(super) state_dir: Option<Spanned<PathBuf>>,
     pub(super) on_attention: Option<Spanned<Vec<String>>>,
     pub(super) proxy: Option<Spanned<Proxy>>,
     pub(super) confine: Option<bool>,

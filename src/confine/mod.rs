@@ -18,12 +18,17 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What this process may open; none: everything.
 static REACH: OnceLock<Vec<PathBuf>> = OnceLock::new();
 
+/// This process has given something up.
+static IN_FORCE: AtomicBool = AtomicBool::new(false);
+
 /// What a person does when a confined process can't open a file that its configuration names.
-pub const OUTSIDE: &str = "outside of what the running gatepost may open; restart gatepost";
+pub const OUTSIDE: &str =
+    "outside of what the running gatepost may open; restart gatepost (systemctl restart gatepost)";
 
 /// What the process needs of the file system, besides the system's own files.
 #[derive(Clone, Debug, Default)]
@@ -99,6 +104,8 @@ pub fn confine(reach: &Reach) -> Confinement {
         Ok(()) => Guard::InForce("seccomp".into()),
         Err(error) => Guard::Missing(error.to_string()),
     };
+    let in_force = |guard: &Guard| matches!(guard, Guard::InForce(_));
+    IN_FORCE.store(in_force(&files) || in_force(&calls), Ordering::Relaxed);
     Confinement { files, calls }
 }
 
@@ -107,6 +114,11 @@ pub fn confine(reach: &Reach) -> Confinement {
 pub fn confine(_: &Reach) -> Confinement {
     let missing = Guard::Missing("there is nothing for it on this system".into());
     Confinement { files: missing.clone(), calls: missing }
+}
+
+/// Whether this process is confined, by one part at least: it starts no programs then.
+pub fn is_in_force() -> bool {
+    IN_FORCE.load(Ordering::Relaxed)
 }
 
 /// Whether this process can't open the file because it is confined.

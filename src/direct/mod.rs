@@ -22,7 +22,10 @@ use tracing::{debug, info};
 use crate::config::{Account, Device};
 use crate::net::{Relayed, Standstill};
 use crate::pace::{Pace, Turn};
-use crate::protocol::{AllowedRecipients, ClientStep, DeviceRules, Noticed, Refusal, Watch};
+use crate::protocol::{
+    AllowedRecipients, ClientStep, Closing, DeviceRules, Noticed, Refusal, Watch,
+};
+use crate::sessions::{LAST_WORDS, Leave};
 use crate::vocabulary::Protocol;
 use side::Side;
 
@@ -40,6 +43,9 @@ const ENDING: Duration = Duration::from_secs(30);
 /// For the provider to close its side, when the client is gone.
 const LEAVE: Duration = Duration::from_secs(2);
 
+/// What is said in the log of a session that had something under way.
+const CUT: &str = "gatepost stops, or its mailbox is gone";
+
 /// For a client that is still sending to read why the session has ended.
 const LINGER: Duration = Duration::from_secs(30);
 
@@ -54,7 +60,9 @@ pub struct Submission {
     /// Who sends, if it has not logged in.
     pub device: Option<Arc<Device>>,
     /// Asks the session to leave, when no message is under way.
-    pub leave: CancellationToken,
+    pub leave: Leave,
+    /// Ends it whatever is under way.
+    pub cut: CancellationToken,
 }
 
 /// Relays until both sides are closed, one fails, or gatepost ends the session. `ahead` is what the client has
@@ -82,10 +90,12 @@ where
         device: submission.device,
         standstill: Standstill::watch(),
         idle: Box::pin(sleep(IDLE)),
-        leaving: Box::pin(submission.leave.clone().cancelled_owned()),
+        leaving: Box::pin(submission.leave.asked().clone().cancelled_owned()),
+        over: Some(Box::pin(submission.leave.over(&submission.cut))),
         leave: submission.leave,
         idled: false,
         dismissed: false,
+        cut: false,
     };
     let end = poll_fn(|cx| relay.poll(cx)).await;
     relay.finish(end).await
@@ -111,13 +121,17 @@ struct Relay<C, U> {
     /// How long a session may go on in which nothing moves.
     standstill: Standstill,
     idle: Pin<Box<Sleep>>,
-    leave: CancellationToken,
+    leave: Leave,
     /// Comes to its end when `leave` is cancelled.
     leaving: Pin<Box<WaitForCancellationFutureOwned>>,
     /// gatepost has ended it between two messages.
     idled: bool,
     /// It was asked to.
     dismissed: bool,
+    /// Comes to its end when it has not left in time; none: it has come.
+    over: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// gatepost has ended it within a message.
+    cut: bool,
 }
 
 /// Which side has failed.
@@ -144,7 +158,12 @@ where
             if let Poll::Ready(error) = self.poll_standstill(cx) {
                 return Poll::Ready(Err(Broken::Client(error)));
             }
-            if self.poll_leave(cx).is_pending() && self.poll_idle(cx).is_pending() {
+            let over = self.over.as_mut().is_some_and(|over| over.as_mut().poll(cx).is_ready());
+            if over && !self.cut_off() {
+                return Poll::Ready(Err(Broken::Client(io::Error::other(CUT))));
+            }
+            let goes_on = self.poll_leave(cx).is_pending() && self.poll_idle(cx).is_pending();
+            if goes_on && !over {
                 self.client.rest();
                 self.upstream.rest();
                 return Poll::Pending;
@@ -314,19 +333,32 @@ where
     /// Ready when it has ended a session that is asked to leave: between two messages (RFC 5321 section 3.8), or at a
     /// MAIL that waits for its turn. What was sent of a message is answered first.
     fn poll_leave(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.leave.is_cancelled() {
+        let asked = self.leave.asked().is_cancelled();
+        if !asked {
             // For its wake-up alone.
             let _ = self.leaving.as_mut().poll(cx);
         }
         let between = self.watch.is_idle() || self.asking.is_some();
-        if !self.leave.is_cancelled() || !between || self.client.closed || self.upstream.closed {
+        if !asked || !between || self.client.closed || self.upstream.closed {
             return Poll::Pending;
         }
         self.asking = None;
         (self.idled, self.dismissed) = (true, true);
-        self.watch.end(&Refusal::ShuttingDown);
+        self.watch.close(self.leave.why());
         self.say();
         Poll::Ready(())
+    }
+
+    /// Ends it within a message: RFC 5321 section 3.8 wants a line with 421 of a server that is shut down, and has the
+    /// client read it behind what it is sending. `false`: it awaits an answer that is the upstream's to give.
+    fn cut_off(&mut self) -> bool {
+        self.over = None;
+        self.cut = self.watch.is_between_answers() && !self.client.closed && !self.upstream.closed;
+        if self.cut {
+            self.watch.close(self.leave.why());
+            self.say();
+        }
+        self.cut
     }
 
     /// Ready when it has ended a session that stands in others' way.
@@ -343,7 +375,7 @@ where
             } else if turn.wanted() {
                 debug!("others wait for this connection, which is not used");
                 self.idled = true;
-                self.watch.end_idle();
+                self.watch.close(Closing::Idle);
                 self.say();
                 return Poll::Ready(());
             } else {
@@ -367,11 +399,19 @@ where
         if ended_here {
             // Closing with bytes unread would reset the connection and take the answer with it (RFC 1122
             // section 4.2.2.13).
-            let limit = if self.dismissed { LEAVE } else { LINGER };
+            let limit = match (self.cut, self.dismissed) {
+                (true, _) => LAST_WORDS,
+                (_, true) => LEAVE,
+                _ => LINGER,
+            };
             let _ = timeout(limit, drain(&mut self.client.stream)).await;
         }
-        let end = end.map_err(|(Broken::Client(error) | Broken::Upstream(error))| error);
-        let dismissed = ended_here && self.dismissed;
+        let end = match end {
+            Ok(()) if self.cut => Err(io::Error::other(CUT)),
+            Ok(()) => Ok(()),
+            Err(Broken::Client(error) | Broken::Upstream(error)) => Err(error),
+        };
+        let dismissed = ended_here && self.dismissed && !self.cut;
         Relayed { up: self.client.read, down: self.upstream.read, end, dismissed }
     }
 }

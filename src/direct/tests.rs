@@ -5,6 +5,7 @@ use std::path::Path;
 use tokio::io::{AsyncBufReadExt, BufReader, DuplexStream, duplex};
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::pause;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::attention::Attention;
@@ -15,7 +16,8 @@ use crate::store::Store;
 struct World {
     pace: Arc<Pace>,
     account: Arc<Account>,
-    leave: CancellationToken,
+    leave: Leave,
+    cut: CancellationToken,
     _folder: tempfile::TempDir,
 }
 
@@ -41,7 +43,8 @@ impl World {
         Self {
             pace,
             account: Arc::clone(&config.accounts[0]),
-            leave: CancellationToken::new(),
+            leave: CancellationToken::new().into(),
+            cut: CancellationToken::new(),
             _folder: folder,
         }
     }
@@ -55,6 +58,7 @@ impl World {
             account: Arc::clone(&self.account),
             device: None,
             leave: self.leave.clone(),
+            cut: self.cut.clone(),
         };
         let relay = relay_submission(of_client, of_upstream, Vec::new(), Vec::new(), submission);
         let relayed = tokio::spawn(relay);
@@ -215,7 +219,7 @@ async fn a_session_that_is_to_leave_ends_between_two_messages() {
     waits.client.write_all(b"MAIL FROM:<a@b>\r\n").await.unwrap();
     let mut idle = world.session().await;
     sleep(Duration::from_secs(1)).await;
-    world.leave.cancel();
+    world.leave.asked().cancel();
     for session in [&mut waits, &mut idle] {
         assert!(line(&mut session.client).await.starts_with("421 4.3.2 "));
         assert_eq!(line(&mut session.upstream).await, "QUIT\r\n", "and no MAIL");
@@ -233,4 +237,41 @@ async fn a_session_that_is_to_leave_ends_between_two_messages() {
     drop((session.client, session.upstream));
     let relayed = session.relayed.await.unwrap();
     assert!(relayed.dismissed && relayed.end.is_ok());
+}
+
+#[tokio::test]
+async fn a_mailbox_that_is_gone_is_no_restart() {
+    let mut world = World::new("connections = 3").await;
+    world.leave = Leave::default();
+    let mut session = world.session().await;
+    session.exchange("NOOP\r\n", "250 fine\r\n").await;
+    world.leave.asked().cancel();
+    let told = line(&mut session.client).await;
+    assert_eq!(told, "421 4.7.0 gatepost does not serve this mailbox any more\r\n");
+}
+
+/// 421 where gatepost may speak; nothing where the upstream alone knows what becomes of the message.
+#[tokio::test]
+async fn a_message_that_is_cut_off() {
+    let world = World::new("messages_per_minute = 0").await;
+    let (mut sending, mut sent) = (world.session().await, world.session().await);
+    for session in [&mut sending, &mut sent] {
+        session.exchange("MAIL FROM:<a@b>\r\n", "250 fine\r\n").await;
+        session.exchange("RCPT TO:<a@b>\r\n", "250 fine\r\n").await;
+        session.exchange("DATA\r\n", "354 go\r\n").await;
+        session.client.write_all(b"Subject: x\r\n").await.unwrap();
+        assert_eq!(line(&mut session.upstream).await, "Subject: x\r\n");
+    }
+    sent.client.write_all(b".\r\n").await.unwrap();
+    assert_eq!(line(&mut sent.upstream).await, ".\r\n");
+    world.leave.asked().cancel();
+    world.cut.cancel();
+    assert!(line(&mut sending.client).await.starts_with("421 4.3.2 "));
+    assert_eq!(rest(&mut sending.upstream).await, "", "no end of the message, and no QUIT");
+    assert_eq!(rest(&mut sent.client).await, "");
+    for session in [sending, sent] {
+        drop((session.client, session.upstream));
+        let relayed = session.relayed.await.unwrap();
+        assert!(!relayed.dismissed && relayed.end.is_err(), "{relayed:?}");
+    }
 }

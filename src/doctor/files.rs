@@ -7,7 +7,7 @@ use super::{Case, Code, Finding, with_hint};
 use crate::clock::Clock;
 use crate::config::{Config, Credential, KeyFiles, SecretSource};
 use crate::oauth::{credential_end, try_credential};
-use crate::private_file::{PrivateFileError, is_open_to_all};
+use crate::private_file::{Owners, PrivateFileError, is_open_to_all, owner};
 use crate::store::{Store, StoreError};
 
 /// Warn so long before a credential ends. gatepost run warns at the same times by `on_attention`.
@@ -123,27 +123,49 @@ pub(super) async fn store(config: &Config, findings: &mut Vec<Finding>) -> Optio
 
 /// Files with secrets that others can read. The store and its key are refused for that; these are not.
 fn exposed(config: &Config) -> Vec<Finding> {
-    let mut paths: Vec<PathBuf> = Vec::new();
+    // And whether systemd can pass it on.
+    let mut secrets: Vec<(PathBuf, bool)> = Vec::new();
+    let mut add = |path: &PathBuf, passes: bool| {
+        if !secrets.iter().any(|(known, _)| known == path) {
+            secrets.push((path.clone(), passes));
+        }
+    };
     for account in &config.accounts {
         let Some(credential) = &account.app.credential else { continue };
-        for path in secret_files(credential) {
-            if !paths.contains(path) {
-                paths.push(path.clone());
-            }
-        }
+        let passes = matches!(credential, Credential::Secret(_));
+        secret_files(credential).into_iter().for_each(|path| add(path, passes));
     }
     let listeners = config.listeners.iter();
     for files in listeners.filter_map(|listener| listener.certificate.as_ref()) {
-        if !paths.contains(&files.private_key) {
-            paths.push(files.private_key.clone());
-        }
+        add(&files.private_key, false);
     }
-    let exposed = paths.iter().filter(|path| is_open_to_all(path)).map(|path| {
-        let path = path.display().to_string();
+    let exposed = secrets.iter().filter(|(path, _)| is_open_to_all(path)).map(|(path, passes)| {
         let what = "others on this machine can read this secret";
-        Finding::warning(Code::Permissions, path.as_str(), what, format!("`chmod 600 {path}`"))
+        let remedy = hidden(config, path, *passes);
+        Finding::warning(Code::Permissions, path.display().to_string(), what, remedy)
     });
     exposed.collect()
+}
+
+/// The user that runs gatepost is the one whose the state folder is, whoever runs the doctor.
+fn hidden(config: &Config, path: &Path, passes: bool) -> String {
+    let numbers = owner(path).zip(owner(&config.state_dir));
+    let Some((owner, user)) = numbers else { return String::new() };
+    let owners = Owners { owner, user };
+    let mut remedy = format!("`{}`", owners.to_hide(path));
+    if owner != user {
+        let path = path.display();
+        remedy += " as root: gatepost runs as that user, and this is the file of another one. Or let the service's \
+                   group alone read it: ";
+        remedy += &format!("`chgrp GROUP {path} && chmod 640 {path}`");
+        if passes {
+            remedy += &format!(
+                ". Or keep it root's (`chmod 600 {path}`), and have systemd pass it on: LoadCredential=NAME:{path} \
+                 in the unit, and {{ credential = \"NAME\" }} in the configuration"
+            );
+        }
+    }
+    remedy
 }
 
 fn secret_files(credential: &Credential) -> Vec<&PathBuf> {

@@ -12,10 +12,10 @@ use tokio::time::timeout;
 use super::{Case, Code, Finding};
 use crate::clock::Clock;
 use crate::config::{ListenAddress, Listener};
-use crate::net::bind;
-use crate::protocol::OWN_PROXY_HEADER;
+use crate::net::{Certificate, bind, look_at_certificate};
+use crate::protocol::{MAX_LINE, OWN_PROXY_HEADER};
 use crate::store::{Mismatch, MismatchKind};
-use crate::vocabulary::TlsMode;
+use crate::vocabulary::{Protocol, TlsMode};
 
 /// For a listener on this machine to take a connection and greet.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -103,8 +103,8 @@ async fn in_use(case: &Case, listener: &Listener, address: SocketAddr, subject: 
         let what = format!("the port is taken by {who}");
         return Finding::error(Code::PortTaken, subject, what, remedy);
     }
-    match greeting(listener, address).await {
-        Ok(()) => Finding::ok(Code::Listener, subject, "gatepost answers"),
+    match look(listener, address).await {
+        Ok(_) => Finding::ok(Code::Listener, subject, "gatepost answers"),
         Err(error) => Finding::error(
             Code::Listener,
             subject,
@@ -126,8 +126,12 @@ fn holder(address: SocketAddr) -> Option<Process> {
     holders.next().map(|listener| listener.process)
 }
 
-/// Connects, and reads the greeting where there is one in plain text.
-async fn greeting(listener: &Listener, address: SocketAddr) -> io::Result<()> {
+/// Connects, reads the greeting where there is one in plain text, and begins TLS where there is TLS: the certificate
+/// that is shown then.
+pub(super) async fn look(
+    listener: &Listener,
+    address: SocketAddr,
+) -> io::Result<Option<Certificate>> {
     let mut reachable = address;
     if address.ip().is_unspecified() {
         let loopback = if address.is_ipv4() {
@@ -137,17 +141,45 @@ async fn greeting(listener: &Listener, address: SocketAddr) -> io::Result<()> {
         };
         reachable.set_ip(loopback);
     }
-    let greet = async {
+    let shown = async {
         let mut stream = TcpStream::connect(reachable).await?;
         if listener.is_balancer(stream.local_addr()?.ip()) {
             stream.write_all(OWN_PROXY_HEADER).await?;
         }
-        if listener.tls != TlsMode::Implicit && stream.read(&mut [0; 64]).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+        if listener.tls != TlsMode::Implicit {
+            line(&mut stream).await?;
         }
-        Ok(())
+        match listener.tls {
+            TlsMode::None => return Ok(None),
+            TlsMode::StartTls => begin_tls(listener.protocol, &mut stream).await?,
+            TlsMode::Implicit => {}
+        }
+        look_at_certificate(stream).await.map(Some)
     };
-    timeout(ANSWER, greet).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    timeout(ANSWER, shown).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// Up to where the handshake begins.
+async fn begin_tls(protocol: Protocol, stream: &mut TcpStream) -> io::Result<()> {
+    let (command, go) = match protocol {
+        Protocol::Imap => ("a STARTTLS\r\n", "a OK"),
+        Protocol::Pop3 => ("STLS\r\n", "+OK"),
+        Protocol::Smtp => ("STARTTLS\r\n", "220"),
+    };
+    stream.write_all(command.as_bytes()).await?;
+    match line(stream).await? {
+        answer if answer.starts_with(go.as_bytes()) => Ok(()),
+        _ => Err(io::Error::other("it refuses STARTTLS")),
+    }
+}
+
+/// Octet by octet: what stands behind it is not for here.
+async fn line(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    while !line.ends_with(b"\n") && line.len() < MAX_LINE {
+        line.push(stream.read_u8().await?);
+    }
+    Ok(line)
 }
 
 fn set_otherwise(listener: &str, mismatch: &Mismatch) -> Option<Finding> {

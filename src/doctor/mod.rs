@@ -30,6 +30,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use finding::{Code, Finding, Level};
+pub use own_certificate::served_otherwise;
 
 use crate::config::{Account, App, Config};
 use crate::explain::split_hint;
@@ -65,7 +66,7 @@ pub async fn examine(file: &Path, wish: Wish<'_>) -> Vec<Finding> {
         findings.extend(files::passwords(&case).await);
         findings.extend(files::credentials(&case));
         findings.extend(listeners::examine(&case).await);
-        findings.extend(own_certificate::examine(&case));
+        findings.extend(own_certificate::examine(&case).await);
         let network = network::examine(&case).await;
         findings.extend(network.findings);
         let tokens = tokens::examine(&case).await;

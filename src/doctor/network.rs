@@ -157,6 +157,12 @@ impl Target {
     fn not_by(&self, proxy: &str, why: &str) -> Finding {
         let what = format!("it can't be reached by the proxy {proxy}: {why}");
         let (host, port) = (&self.host, self.port);
+        // The first is the proxy's own word, the second what the HTTP client makes of it.
+        if why.contains(" 407") || why.contains("authorization required") {
+            let remedy = "write proxy = { url = \"http://HOST:PORT\", user = \"NAME\", password = { file = \"PATH\" } } at \
+                          the top of the configuration (gatepost speaks Basic to a proxy, neither NTLM nor Kerberos)";
+            return Finding::error(Code::SystemProxy, self.subject.as_str(), what, remedy);
+        }
         let remedy = format!(
             "let the proxy CONNECT to {host}:{port}, or, if this machine may go there directly, put {host} into \
              NO_PROXY in gatepost's environment or set proxy = \"none\""

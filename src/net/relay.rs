@@ -18,7 +18,7 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use super::Standstill;
-use crate::protocol::Talk;
+use crate::protocol::{Closing, Talk};
 
 /// Size of a worker's scratch buffer. Four TLS records (RFC 8446 section 5.1).
 const SCRATCH: usize = 64 * 1024;
@@ -48,12 +48,13 @@ pub struct Relayed {
 }
 
 /// Relays until both sides are closed, one fails, or nothing has moved for too long; or, once `leave` is cancelled,
-/// until `talk` is settled and quiet. `talk` has seen what went before.
+/// until `talk` is settled and quiet, which the client hears for the reason of `why`. `talk` has seen what went before.
 pub async fn relay<C, U>(
     mut client: C,
     mut upstream: U,
     mut talk: Talk,
     leave: &CancellationToken,
+    why: impl Fn() -> Closing,
 ) -> Relayed
 where
     C: AsyncRead + AsyncWrite + Unpin,
@@ -91,7 +92,7 @@ where
     if dismissed {
         drop(upstream);
         // A client that is gone does not hear it.
-        let _ = timeout(LINGER, dismiss(&mut client, &talk.goodbye())).await;
+        let _ = timeout(LINGER, dismiss(&mut client, &talk.goodbye(why()))).await;
     }
     Relayed { up: up.moved, down: down.moved, end, dismissed }
 }
@@ -250,7 +251,8 @@ mod tests {
     fn session() -> (DuplexStream, DuplexStream, JoinHandle<Relayed>) {
         let ((client, near), (far, upstream)) = (duplex(100), duplex(100));
         let relay = async move {
-            relay(near, far, Talk::new(Protocol::Imap), &CancellationToken::new()).await
+            let (talk, stays) = (Talk::new(Protocol::Imap), CancellationToken::new());
+            relay(near, far, talk, &stays, || Closing::ShuttingDown).await
         };
         (client, upstream, tokio::spawn(relay))
     }

@@ -5,6 +5,7 @@
 //!
 //! Invariant: the key never leaves the state folder, and stays when the certificate is made anew.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::sync::Arc;
@@ -32,6 +33,8 @@ pub struct OwnNames {
     pub asked: Vec<String>,
     /// What this machine is called besides.
     pub found: Vec<String>,
+    /// Why this machine's addresses are not among them, and what to do about it.
+    pub unknown: Option<String>,
 }
 
 impl OwnNames {
@@ -42,8 +45,15 @@ impl OwnNames {
         let all_of = |any: IpAddr| addresses().any(|address| address.address.ip() == any);
         let (ipv4, ipv6) =
             (all_of(Ipv4Addr::UNSPECIFIED.into()), all_of(Ipv6Addr::UNSPECIFIED.into()));
-        let here = machine_addresses().into_iter();
-        let reached = here.filter(|ip| if ip.is_ipv4() { ipv4 } else { ipv6 });
+        let here = match ipv4 || ipv6 {
+            true => machine_addresses(),
+            false => Ok(Vec::new()),
+        };
+        names.unknown = here.as_ref().err().map(unknown);
+        let reached = here
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|ip| if ip.is_ipv4() { ipv4 } else { ipv6 });
         let reached = reached.take(MOST_ADDRESSES).map(|ip| ip.to_string());
         for name in machine_names().into_iter().chain(reached) {
             if !names.asked.contains(&name) && !names.found.contains(&name) {
@@ -65,7 +75,7 @@ impl OwnNames {
                 asked.push(name);
             }
         }
-        Self { asked, found: Vec::new() }
+        Self { asked, ..Self::default() }
     }
 
     /// Those that are asked for, and that `certificate` does not have.
@@ -160,10 +170,19 @@ fn full_name(host: &str, hosts: &str) -> Option<String> {
 }
 
 /// This machine's addresses that others can reach.
-fn machine_addresses() -> Vec<IpAddr> {
-    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+fn machine_addresses() -> io::Result<Vec<IpAddr>> {
+    let interfaces = if_addrs::get_if_addrs()?;
     let reached = interfaces.iter().filter(|one| !one.is_loopback() && !one.is_link_local());
-    reached.map(if_addrs::Interface::ip).collect()
+    Ok(reached.map(if_addrs::Interface::ip).collect())
+}
+
+/// Linux tells them by a netlink socket (rtnetlink(7)), which a unit or a container may forbid.
+fn unknown(error: &io::Error) -> String {
+    format!(
+        "this machine's addresses can't be found ({error}), and are not in the certificate: clients that have one as \
+         their server refuse it\nhint: write them as names = [\"ADDRESS\"] of the [[listener]] (on Linux, allow \
+         AF_NETLINK in RestrictAddressFamilies=), then gatepost certificate --renew"
+    )
 }
 
 #[cfg(test)]
@@ -190,9 +209,17 @@ mod tests {
         let any =
             "[[listener]]\nprotocol = \"pop3\"\nlisten = \"0.0.0.0:995\"\ntls = \"implicit\"\n";
         let found = OwnNames::of(&listeners(any)).found;
-        for ip in machine_addresses().iter().filter(|ip| ip.is_ipv4()).take(MOST_ADDRESSES) {
+        for ip in machine_addresses().unwrap().iter().filter(|ip| ip.is_ipv4()).take(MOST_ADDRESSES)
+        {
             assert!(found.contains(&ip.to_string()), "{ip} is missing in {found:?}");
         }
+    }
+
+    #[test]
+    fn addresses_that_are_not_known_are_told() {
+        let told = unknown(&io::Error::from_raw_os_error(97));
+        let (what, hint) = told.split_once("\nhint: ").unwrap();
+        assert!(what.contains("os error 97") && hint.contains("names = "), "{told}");
     }
 
     #[test]
@@ -208,7 +235,7 @@ mod tests {
     fn made_once_and_anew_with_the_same_key() {
         let folder = tempfile::tempdir().unwrap();
         let source = CertificateSource::own(folder.path());
-        let names = |name: &str| OwnNames { asked: vec![name.into()], found: Vec::new() };
+        let names = |name: &str| OwnNames { asked: vec![name.into()], ..OwnNames::default() };
         source.make_once(|| names("one.example")).unwrap();
         source.make_once(|| panic!("it is there")).unwrap();
         let first = source.certificate().unwrap();

@@ -11,8 +11,6 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{Acceptor, ClientHello};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{AlertDescription, Error, InconsistentKeys, PeerIncompatible, ServerConfig};
@@ -20,9 +18,10 @@ use tokio::io::AsyncWriteExt;
 use tokio_rustls::LazyConfigAcceptor;
 use zeroize::Zeroizing;
 
-use super::tls::{config_error, pem_error, plain, provider};
+use super::pem_file::{self, pem_error};
+use super::tls::{config_error, plain, provider};
 use super::{Certificate, Stream, TlsError};
-use crate::config::{CertificateFiles, Listener, read_named_file};
+use crate::config::{CertificateFiles, Listener};
 use crate::private_file::{self, Limit, PrivateFileError};
 
 /// The server's role for the listeners of one certificate.
@@ -128,18 +127,18 @@ impl CertificateSource {
     }
 
     /// People trust what is shown to them of gatepost's own: nobody else may have put it there.
-    fn read_certificate(&self) -> Result<Vec<u8>, PrivateFileError> {
-        let (path, limit) = (&self.files.certificate, Limit::CERTIFICATES);
+    fn read_certificate(&self) -> Result<Vec<u8>, TlsError> {
+        let path = &self.files.certificate;
         match self.self_made {
-            true => private_file::read_shown(path, limit),
-            false => read_named_file(path, limit),
+            true => Ok(private_file::read_shown(path, Limit::CERTIFICATES)?),
+            false => pem_file::read(path),
         }
     }
 
     /// What its certificate says, without a look at the key.
     pub fn certificate(&self) -> Result<Certificate, TlsError> {
         let path = &self.files.certificate;
-        let chain = chain(path, &self.read_certificate()?)?;
+        let chain = pem_file::chain(path, &self.read_certificate()?)?;
         Certificate::first_of(&chain).ok_or_else(|| pem_error(path, "it is no X.509 certificate"))
     }
 }
@@ -175,19 +174,14 @@ fn fatal(alert: AlertDescription) -> [u8; 7] {
 fn read(source: &CertificateSource) -> Result<Served, TlsError> {
     let CertificateFiles { certificate, private_key } = &source.files;
     let before = Stamps::of(&source.files)?;
-    let chain = chain(certificate, &source.read_certificate()?)?;
+    let chain = pem_file::chain(certificate, &source.read_certificate()?)?;
     let about = Certificate::first_of(&chain)
         .ok_or_else(|| pem_error(certificate, "it is no X.509 certificate"))?;
     let key = Zeroizing::new(match source.self_made {
         true => private_file::read(private_key)?,
-        false => read_named_file(private_key, Limit::CERTIFICATES)?,
+        false => pem_file::read(private_key)?,
     });
-    let key = PrivateKeyDer::from_pem_slice(&key).map_err(|_| {
-        pem_error(
-            private_key,
-            "it has no private key that can be read (one with a passphrase can't)",
-        )
-    })?;
+    let key = pem_file::key(private_key, &key)?;
     let provider = provider();
     let key = CertifiedKey::from_der(chain, key, &provider).map_err(|error| match error {
         Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => TlsError::Mismatch {
@@ -212,15 +206,6 @@ fn config(provider: Arc<CryptoProvider>, key: Arc<CertifiedKey>) -> Result<Serve
         .map_err(config_error)?
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(key))))
-}
-
-fn chain(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    match chain {
-        Ok(chain) if chain.is_empty() => Err(pem_error(path, "it has no certificate")),
-        Ok(chain) => Ok(chain),
-        Err(error) => Err(pem_error(path, error)),
-    }
 }
 
 /// Names the file in an error of the system's.

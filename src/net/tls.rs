@@ -9,16 +9,17 @@ use std::sync::Arc;
 use rustls::ClientConfig;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::ServerName;
 use rustls_platform_verifier::Verifier;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::Stream;
 use super::dial::tune;
-use crate::config::{SecretError, read_named_file};
-use crate::private_file::{Limit, PrivateFileError};
+use super::pem_file::certificates;
+use crate::config::SecretError;
+use crate::confine;
+use crate::private_file::PrivateFileError;
 
 /// TLS that can't be set up.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +27,9 @@ pub enum TlsError {
     /// A file that can't be read.
     #[error(transparent)]
     File(#[from] PrivateFileError),
+    /// A file that a confined process can't open; what the name leads to in the end.
+    #[error("{path} is {outside}", path = .0.display(), outside = confine::OUTSIDE)]
+    Outside(PathBuf),
     /// A file that is not what it should be.
     #[error("{path}: {problem}\nhint: it must be in PEM (-----BEGIN …)", path = .path.display())]
     Pem {
@@ -147,18 +151,4 @@ pub(super) fn plain(stream: Stream) -> io::Result<TcpStream> {
 
 fn tls_inside_tls() -> io::Error {
     io::Error::other("TLS inside TLS")
-}
-
-pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let pem = read_named_file(path, Limit::CERTIFICATES)?;
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    match chain {
-        Ok(chain) if chain.is_empty() => Err(pem_error(path, "it has no certificate")),
-        Ok(chain) => Ok(chain),
-        Err(error) => Err(pem_error(path, error)),
-    }
-}
-
-pub(super) fn pem_error(path: &Path, problem: impl ToString) -> TlsError {
-    TlsError::Pem { path: path.to_owned(), problem: problem.to_string() }
 }

@@ -38,7 +38,7 @@ where
             return Err("it does not speak HTTP".into());
         }
     }
-    judge(&answer)
+    judge(&answer, hop)
 }
 
 const HTTP: &[u8] = b"HTTP/1.";
@@ -55,13 +55,24 @@ fn request(endpoint: &Endpoint, hop: &Hop) -> Secret<Vec<u8>> {
 }
 
 /// Its status line is `HTTP/1.1 200 Connection established`; any 2xx is a tunnel.
-fn judge(answer: &[u8]) -> Result<(), String> {
+fn judge(answer: &[u8], hop: &Hop) -> Result<(), String> {
     let line = answer.split(|octet| *octet == b'\n').next().unwrap_or_default();
     let line = String::from_utf8_lossy(line);
     let code = line.split(' ').nth(1).filter(|code| code.len() == 3);
     match code.and_then(|code| code.parse::<u16>().ok()) {
         Some(200..300) => Ok(()),
-        Some(407) => Err(format!("it wants a user name and password: {}", shown(&line))),
+        Some(407) if hop.authorization.is_some() => {
+            let line = shown(&line);
+            Err(format!(
+                "it refuses the user name and password of proxy: {line}; mend them in gatepost.toml"
+            ))
+        }
+        Some(407) => {
+            let line = shown(&line);
+            Err(format!(
+                "it wants a user name and password: {line}; set user and password of proxy in gatepost.toml"
+            ))
+        }
         Some(_) => Err(format!("it says: {}", shown(&line))),
         None => Err("it does not speak HTTP".into()),
     }
@@ -109,7 +120,10 @@ mod tests {
     async fn what_a_proxy_says_instead() {
         let endless = [&b"HTTP/1.1 200 OK\r\n"[..], &b"A: b\r\n".repeat(2000)].concat();
         for (answer, told) in [
-            (&b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n"[..], "wants a user name"),
+            (
+                &b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n"[..],
+                "wants a user name and password: HTTP/1.1 407 Proxy Authentication Required; set user and password",
+            ),
             (b"HTTP/1.1 403 For\x1bbidden\r\n\r\n", "it says: HTTP/1.1 403 For?bidden"),
             (b"HTTP/1.1 2000 OK\r\n\r\n", "does not speak HTTP"),
             (b"HTTP/1.1\r\n\r\n", "does not speak HTTP"),
@@ -121,5 +135,7 @@ mod tests {
             let error = ask(answer, None).await.0.unwrap_err();
             assert!(error.contains(told), "{error}");
         }
+        let error = ask(b"HTTP/1.1 407 No\r\n\r\n", Some("Basic eA==")).await.0.unwrap_err();
+        assert!(error.starts_with("it refuses the user name"), "{error}");
     }
 }

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::config::{App, Credential, KeyFiles, SecretSource};
 use crate::explain::{self, A_CREDENTIAL};
-use crate::private_file;
+use crate::private_file::{self, Limit};
 use crate::vocabulary::Cause;
 
 /// Least pause between two looks at the files, however many logins want a token.
@@ -49,7 +49,7 @@ fn digest_of(app: &App) -> Option<Vec<u8>> {
     let files = app.credential.as_ref()?.files();
     let mut digests = Vec::new();
     for file in &files {
-        let octets = Zeroizing::new(private_file::read_regular(file).ok()?);
+        let octets = Zeroizing::new(private_file::read_regular(file, Limit::CERTIFICATES).ok()?);
         digests.extend_from_slice(digest(&SHA256, &octets).as_ref());
     }
     (!files.is_empty()).then_some(digests)

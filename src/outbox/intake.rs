@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{Incoming, Outbox, Source, Spool, SpoolError, messages};
@@ -18,6 +17,7 @@ use crate::pace::Pace;
 use crate::protocol::{
     AllowedRecipients, Closing, Envelope, Receiver, ReceiverRules, ReceiverStep, Reply,
 };
+use crate::sessions::{LAST_WORDS, Leave};
 use crate::vocabulary::BareLf;
 
 /// For the next octets of a client: RFC 5321 section 4.5.3.2.7 wants at least five minutes between commands, and
@@ -58,7 +58,7 @@ pub struct Intake<'a> {
     /// Who sends them, if it has not logged in.
     pub device: Option<&'a Device>,
     /// Ends the session, but not in the midst of a message.
-    pub stop: &'a CancellationToken,
+    pub leave: &'a Leave,
 }
 
 /// What a session has brought.
@@ -77,6 +77,8 @@ pub struct Taken {
 pub enum End {
     /// By gatepost.
     Closed(Closing),
+    /// By gatepost, whatever was under way.
+    Cut(Closing),
     /// The connection broke in the midst of a message.
     Lost(io::Error),
 }
@@ -86,6 +88,7 @@ impl fmt::Display for Taken {
         write!(f, "{} taken", messages(self.messages))?;
         match &self.end {
             None => Ok(()),
+            Some(End::Cut(closing)) => write!(f, ", then cut off: {}", closing.text()),
             Some(End::Closed(closing)) => write!(f, ", then {}", closing.text()),
             Some(End::Lost(error)) => write!(f, ", then broken off within a message: {error}"),
         }
@@ -93,8 +96,13 @@ impl fmt::Display for Taken {
 }
 
 impl Intake<'_> {
-    /// Takes messages until the client leaves. `ahead` is what it has sent already.
-    pub async fn take(&self, stream: Stream, ahead: &[u8]) -> Taken {
+    /// Takes messages until the client leaves, or until `over`. `ahead` is what it has sent already.
+    pub async fn take(
+        &self,
+        stream: Stream,
+        ahead: &[u8],
+        over: impl Future<Output = ()>,
+    ) -> Taken {
         let device = self.device;
         let recipients = device.and_then(|device| device.recipients.clone());
         let mut receiver = Receiver::new(ReceiverRules {
@@ -116,9 +124,17 @@ impl Intake<'_> {
             message: Current::None,
             mends: Vec::new(),
             deaf: false,
+            writing: false,
             taken: Taken::default(),
         };
-        match session.run().await {
+        let end = tokio::select! {
+            end = session.run() => end,
+            () = over => {
+                session.taken.end = Some(End::Cut(session.cut_off().await));
+                return session.taken;
+            }
+        };
+        match end {
             Ok(Closing::Quit) => {}
             Ok(closing) => session.taken.end = Some(End::Closed(closing)),
             // Old devices leave without QUIT, with a reset.
@@ -151,6 +167,8 @@ struct Session<'a> {
     mends: Vec<String>,
     /// The client has closed its ears: nothing can be written to it.
     deaf: bool,
+    /// An answer is half written, or was when the session was cut off.
+    writing: bool,
     taken: Taken,
 }
 
@@ -252,8 +270,9 @@ impl Session<'_> {
     async fn read(&mut self) -> io::Result<Option<Closing>> {
         self.write().await?;
         let within = matches!(self.message, Current::Good(_));
+        let leave = self.intake.leave;
         let read = tokio::select! {
-            () = self.intake.stop.cancelled(), if !within => return Ok(Some(Closing::ShuttingDown)),
+            () = leave.asked().cancelled(), if !within => return Ok(Some(leave.why())),
             read = timeout(SILENCE, self.stream.read(&mut self.buffer)) => read,
         };
         let Ok(read) = read else { return Ok(Some(Closing::Idle)) };
@@ -278,11 +297,31 @@ impl Session<'_> {
             self.stream.write_all(&replies).await?;
             self.stream.flush().await
         };
-        match timeout(WRITE, write).await {
+        self.writing = true;
+        let written = timeout(WRITE, write).await;
+        self.writing = false;
+        match written {
             Err(_) => return Err(io::ErrorKind::TimedOut.into()),
             Ok(written) => self.deaf = written.is_err(),
         }
         Ok(())
+    }
+
+    /// RFC 5321 section 3.8 wants a line with 421 of a server that is shut down, and has the client read it behind what
+    /// it is sending; not where nobody knows what becomes of a message that was sent to its end.
+    async fn cut_off(&mut self) -> Closing {
+        let closing = self.intake.leave.why();
+        if self.receiver.awaits_client() && !self.writing {
+            let farewell = async {
+                self.close(closing).await?;
+                // Closing with octets unread would reset the connection and take the goodbye with it (RFC 1122 section
+                // 4.2.2.13).
+                while self.stream.read(&mut self.buffer).await? > 0 {}
+                io::Result::Ok(())
+            };
+            let _ = timeout(LAST_WORDS, farewell).await;
+        }
+        closing
     }
 
     /// A client that is gone does not hear the goodbye.

@@ -93,6 +93,8 @@ pub enum Closing {
     Refused,
     /// gatepost is being stopped.
     ShuttingDown,
+    /// The mailbox has left the configuration.
+    MailboxRemoved,
 }
 
 impl Closing {
@@ -124,6 +126,7 @@ impl Closing {
             Self::Idle => "nothing came for too long",
             Self::Refused => "refused",
             Self::ShuttingDown => "gatepost is being restarted",
+            Self::MailboxRemoved => "gatepost does not serve this mailbox any more",
         }
     }
 }

@@ -64,9 +64,14 @@ impl Talk {
     }
 
     /// What the client is told where it is settled. POP3 has no word that is not an answer (RFC 1939 section 3).
-    pub fn goodbye(&self) -> Vec<u8> {
+    pub fn goodbye(&self, closing: Closing) -> Vec<u8> {
+        // Another attempt is of no use then (RFC 5530 section 3).
+        let code = match closing {
+            Closing::MailboxRemoved => "[CONTACTADMIN] ",
+            _ => "",
+        };
         match &self.0 {
-            Kind::Imap(_) => format!("* BYE {}\r\n", Closing::ShuttingDown.text()).into_bytes(),
+            Kind::Imap(_) => format!("* BYE {code}{}\r\n", closing.text()).into_bytes(),
             Kind::Pop3(_) | Kind::Unknown => Vec::new(),
         }
     }

@@ -21,8 +21,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions, SqlitePool};
 
 pub use error::{StoreError, Trouble};
 pub use faults::TokenFault;
@@ -127,7 +127,9 @@ impl Store {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(BUSY)
             // Nothing of it outside of the state folder, where a confined process may not write.
-            .pragma("temp_store", "memory");
+            .pragma("temp_store", "memory")
+            // A disk that is slow for a moment is nobody's errand; one that fails is told by `watch`.
+            .disable_statement_logging();
         let pool = one_connection().connect_with(options).await;
         let pool = pool.map_err(|source| StoreError::of(&path, &source))?;
         let store = Self { pool, path, seal, health: Arc::default() };

@@ -86,6 +86,45 @@ async fn a_link_that_is_turned_to_the_outside_is_not_followed() {
     }
 }
 
+/// The processes of this one, but for those that have ended and were waited for.
+fn children(id: u32) -> Vec<(u32, String)> {
+    let all = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    let ids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let process = |child: u32| {
+        let status = fs::read_to_string(format!("/proc/{child}/status")).ok()?;
+        let line = |name| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        (line("PPid:") == Some(&id.to_string())).then(|| line("State:").map(str::to_owned))?
+    };
+    ids.filter_map(|child| Some((child, process(child)?))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_of_the_helper_is_noticed_and_no_call_is_lost_without_a_word() {
+    let site = Site::new(LIFE).await;
+    let text = fs::read_to_string(&site.file).unwrap();
+    fs::write(&site.file, format!("on_attention = [\"/bin/true\"]\n{text}")).unwrap();
+    let proxy = Proxy::start(gatepost(&site.file, &["run"]));
+    site.log_in(proxy.address(), APP_ONLY).await.unwrap();
+    let helper = children(proxy.id());
+    assert_eq!(helper.len(), 1, "{helper:?}");
+
+    let killed = std::process::Command::new("kill").args(["-9", &helper[0].0.to_string()]).status();
+    assert!(killed.unwrap().success());
+    let said = proxy.said("the helper that runs on_attention has ended");
+    for words in ["ERROR", "signal: 9", "systemctl restart gatepost"] {
+        assert!(said.contains(words), "{said}");
+    }
+    assert_eq!(children(proxy.id()), [], "no zombie");
+
+    // The app's secret is wrong from now on: a person is to be called, and the log is all that does.
+    fs::write(folder_of(&site).join("secret"), "of-another-app").unwrap();
+    site.emulator.control().revoke_access_tokens();
+    let lost = proxy.said("on_attention was not run: its helper is gone");
+    for words in ["ERROR", "sign_in_needed", "AADSTS7000215", "restart gatepost"] {
+        assert!(lost.contains(words), "{lost}");
+    }
+}
+
 /// A confinement is a thread's: this one is lost to the others.
 #[test]
 fn what_a_confined_thread_can_do() {

@@ -84,6 +84,39 @@ async fn the_service_manager_is_told_and_its_watchdog_fed() {
     assert!(proxy.end().success());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_status_says_what_a_reload_has_led_to() {
+    let site = Site::new(LIFE).await;
+    let manager = Manager::new(site.file.parent().unwrap());
+    let mut command = gatepost(&site.file, &["run"]);
+    command.env("NOTIFY_SOCKET", &manager.path);
+    let proxy = Proxy::spawn(command);
+    assert!(manager.told().contains("STATUS=imap on "));
+    let good = fs::read_to_string(&site.file).unwrap();
+    let reload = |text: &str| {
+        fs::write(&site.file, text).unwrap();
+        proxy.signal("HUP");
+        let reloading = manager.told();
+        assert!(reloading.contains("RELOADING=1"), "{reloading}");
+        let told = manager.told();
+        assert!(told.contains("READY=1"), "{told}");
+        let status = told.lines().find_map(|line| line.strip_prefix("STATUS="));
+        status.unwrap_or_else(|| panic!("no status: {told}")).to_owned()
+    };
+    let refused = reload(&format!("tsl = 1\n{good}"));
+    let file = site.file.display();
+    let begin = format!("running with the former configuration; {file} is refused: line 1");
+    assert!(refused.starts_with(&begin) && refused.contains("imap on "), "{refused}");
+    // Seccomp and Landlock stay as they are, and no helper can be started.
+    let waits = reload(&format!("confine = false\non_attention = [\"/bin/true\"]\n{good}"));
+    assert!(waits.ends_with("restart gatepost for on_attention, confine"), "{waits}");
+    let said = proxy.said("these keys count after a restart of gatepost alone");
+    assert!(said.contains("WARN") && said.contains("systemctl restart gatepost"), "{said}");
+    assert!(proxy.said("configuration reloaded").contains("on_attention changed, confine changed"));
+    let status = reload(&good);
+    assert!(status.starts_with("imap on ") && !status.contains("restart"), "{status}");
+}
+
 /// As systemd does, by the shell: descriptors from 3 on, and the process's own id.
 fn activated(file: &Path, first: &TcpListener, second: &TcpListener) -> Command {
     let fd = |socket: &TcpListener| Stdio::from(OwnedFd::from(socket.try_clone().unwrap()));
@@ -146,6 +179,16 @@ async fn credentials_of_the_service_manager_are_read() {
     assert_eq!(without.status.code(), Some(2), "{said}");
     for words in ["CREDENTIALS_DIRECTORY", "LoadCredential=client-secret:PATH"] {
         assert!(said.contains(words), "{said}");
+    }
+    for (name, key) in [("client-secret", "client_secret"), ("store-key", "store.key")] {
+        fs::rename(credentials.join(name), credentials.join("away")).unwrap();
+        let mut missing = gatepost(&site.file, &["check"]);
+        let missing = missing.env("CREDENTIALS_DIRECTORY", &credentials).output().unwrap();
+        let said = String::from_utf8_lossy(&missing.stderr).into_owned();
+        assert_eq!(missing.status.code(), Some(2), "{said}");
+        let hint = format!("hint: add LoadCredential={name}:PATH to the service's unit");
+        assert!(said.contains(key) && said.contains(&hint), "{said}");
+        fs::rename(credentials.join("away"), credentials.join(name)).unwrap();
     }
     fs::write(&site.file, text.replace("\"store-key\"", "\"../store-key\"")).unwrap();
     let mut wrong = gatepost(&site.file, &["check"]);

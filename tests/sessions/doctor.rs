@@ -229,6 +229,17 @@ async fn the_store_and_what_others_can_read() {
     }
     chmod(&ward.path("secret"), "644");
     ward.is_well_but(&[Code::NotRunning, Code::Permissions]).await;
+    if rustix::process::geteuid().is_root() {
+        // Of another user than the one whose the state is: with the mode alone gatepost could not read it either.
+        std::os::unix::fs::chown(ward.path("secret"), Some(54_321), None).unwrap();
+        let found = examine(&ward.path("gatepost.toml"), Wish::default()).await;
+        let found = found.iter().find(|one| one.code == Code::Permissions).unwrap();
+        let secret = ward.path("secret").display().to_string();
+        let owned = format!("`chown 0 {secret} && chmod 600 {secret}`");
+        let passed = format!("LoadCredential=NAME:{secret}");
+        assert!(found.remedy.contains(&owned) && found.remedy.contains(&passed), "{found:?}");
+        std::os::unix::fs::chown(ward.path("secret"), Some(0), None).unwrap();
+    }
     chmod(&ward.path("secret"), "600");
     let key = fs::read(ward.path("state/gatepost.key")).unwrap();
     ward.write_private("state/gatepost.key", &"0".repeat(64));

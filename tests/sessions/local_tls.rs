@@ -280,6 +280,7 @@ async fn what_is_half_written_or_does_not_fit_changes_nothing() {
     bench.put("own.pem", &second.certificate[..200]);
     let said = proxy.logs(failure, 2 * TWO_LOOKS).await;
     assert!(said.contains("\"WARN\"") && said.contains("own.pem"), "{said}");
+    assert!(said.contains("it is cut off: -----END CERTIFICATE----- is missing"), "{said}");
     proxy.connect(&first.trust()).await.unwrap();
     // It is tried again and again, and said once.
     sleep(TWO_LOOKS).await;
@@ -333,6 +334,68 @@ async fn links_that_lead_elsewhere_are_followed() {
     fs::rename(bench.path("next"), bench.path("data")).unwrap();
     proxy.serves(&made[1]).await;
     assert_eq!(proxy.lines("\"WARN\""), Vec::<String>::new());
+}
+
+/// A confined process serves what it has read; who has turned the link hears of it wherever he looks.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_that_leads_out_of_the_confinement_is_told() {
+    use std::os::unix::fs::symlink;
+
+    let bench = Bench::new().await;
+    let outside = tempfile::tempdir().unwrap();
+    let (first, second) = (Made::new("first.example"), Made::new("second.example"));
+    for (folder, made) in [(bench.folder.path(), &first), (outside.path(), &second)] {
+        for (name, text) in [("real.pem", &made.certificate), ("real.key", &made.key)] {
+            fs::write(folder.join(name), text).unwrap();
+            set_mode(&folder.join(name), 0o600);
+        }
+    }
+    let turn = |folder: &Path| {
+        for (name, to) in [("own.pem", "real.pem"), ("own.key", "real.key")] {
+            symlink(folder.join(to), bench.path("link")).unwrap();
+            fs::rename(bench.path("link"), bench.path(name)).unwrap();
+        }
+    };
+    turn(bench.folder.path());
+    bench.configure(&[("implicit", OWN), ("starttls", OWN)]);
+    let mut text = fs::read_to_string(bench.path("gatepost.toml")).unwrap();
+    for _ in 0..2 {
+        text = text.replacen("127.0.0.1:0", &free_address().to_string(), 1);
+    }
+    bench.put("gatepost.toml", &text);
+    let proxy = bench.start().await;
+    let doctor = || {
+        let said = bench.run(&["doctor", "--json"]).stdout;
+        let findings: Vec<serde_json::Value> = serde_json::from_slice(&said).unwrap();
+        let lines =
+            findings.iter().map(|one| format!("{} {} {}", one["code"], one["level"], one["what"]));
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    let other = "serves another certificate than the one in";
+    let found = doctor();
+    assert!(!found.contains(other), "{found}");
+    // Both kinds of TLS are gone through.
+    assert_eq!(found.matches("gatepost answers").count(), 2, "{found}");
+
+    turn(outside.path());
+    let said = proxy.logs("outside of what the running gatepost may open", 2 * TWO_LOOKS).await;
+    let real = outside.path().join("real.pem").display().to_string();
+    assert!(said.contains(&real) && said.contains("systemctl restart gatepost"), "{said}");
+    proxy.connect(&first.trust()).await.unwrap();
+    let found = doctor();
+    let line = found.lines().find(|line| line.contains(other)).expect(&found);
+    assert!(line.contains("listener-certificate") && line.contains("first.example"), "{line}");
+    assert!(found.contains("its certificate is for localhost, second.example"), "{found}");
+    assert!(!found.contains("client-plain"), "its own looks are no fault of a client's: {found}");
+    let checked = bench.run(&["check"]);
+    let told = words(&checked);
+    assert!(checked.status.success() && told.contains(other), "{told}");
+    assert!(told.contains("hint: ") && told.contains("systemctl restart gatepost"), "{told}");
+
+    turn(bench.folder.path());
+    proxy.logs("can be read again", 2 * TWO_LOOKS).await;
+    assert!(!doctor().contains(other));
 }
 
 /// Opening a pipe would wait for its writer without end.

@@ -8,7 +8,7 @@ use crate::support::{
     Authority, Cells, Fake, House, LOCAL_TLS, Leaf, MAILBOX, Wire, admit, is_welcome, within,
 };
 use gatepost::net::relay;
-use gatepost::protocol::Talk;
+use gatepost::protocol::{Closing, Talk};
 use gatepost::vocabulary::{Protocol, TlsMode};
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -274,7 +274,9 @@ proptest! {
             let stays = CancellationToken::new();
             let (relayed, heard_down, heard_up) = within(Duration::from_secs(30), "the relay", async {
                 tokio::join!(
-                    relay(near_client, near_upstream, Talk::new(Protocol::Imap), &stays),
+                    relay(near_client, near_upstream, Talk::new(Protocol::Imap), &stays, || {
+                        Closing::ShuttingDown
+                    }),
                     talk(client, &up, up_waits && !down_waits),
                     talk(upstream, &down, down_waits),
                 )

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::super::credential::credential_file;
 use super::super::error::ConfigError;
 use super::super::{
-    ClientCertificate, Credential, Grant, KeyFiles, SecretSource, raw, read_named_file,
+    ClientCertificate, Credential, Grant, KeyFiles, SecretError, SecretSource, raw, read_named_file,
 };
 use super::{Checker, Secrets};
 use crate::explain::split_hint;
@@ -145,9 +145,28 @@ impl Checker<'_> {
             _ => return Err(error("it takes one of env, file and credential".into())),
         };
         if self.secrets == Secrets::Read {
-            source.read().map_err(|problem| error(problem.to_string()))?;
+            source.read().map_err(|problem| match &source {
+                SecretSource::Credential(name) => self.no_credential(key, &place, name, &problem),
+                _ => error(problem.to_string()),
+            })?;
         }
         Ok(source)
+    }
+
+    /// What the unit of a service must say, or whoever runs a command beside one.
+    fn no_credential(
+        &self,
+        key: &str,
+        place: &Range<usize>,
+        name: &str,
+        problem: &SecretError,
+    ) -> ConfigError {
+        let remedy = format!(
+            "add LoadCredential={name}:PATH to the service's unit (systemctl edit gatepost) and restart it; beside a \
+             running service, name the folder of its credentials: \
+             CREDENTIALS_DIRECTORY=/run/credentials/gatepost.service"
+        );
+        self.error(place, key, problem.to_string(), remedy)
     }
 
     /// The sealing key's file.
@@ -170,11 +189,9 @@ impl Checker<'_> {
             }
             (None, Some(name)) => {
                 self.credential_name(KEY, &place, &name)?;
-                credential_file(&name).map(Some).map_err(|error| {
-                    let remedy = "beside a running service, name the folder of its credentials: \
-                                  CREDENTIALS_DIRECTORY=/run/credentials/gatepost.service";
-                    self.error(&place, KEY, error.to_string(), remedy)
-                })
+                credential_file(&name)
+                    .map(Some)
+                    .map_err(|error| self.no_credential(KEY, &place, &name, &error))
             }
             _ => {
                 let remedy = "write { file = \"PATH\" } or { credential = \"NAME\" }";

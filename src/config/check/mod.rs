@@ -20,7 +20,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::error::{ConfigError, line_at};
-use super::{App, Config, Credential, Provider, Proxy, raw};
+use super::{App, Config, Credential, Lines, Provider, Proxy, raw};
 
 /// What listeners and apps lead to if they don't say.
 pub const DEFAULT_PROVIDER: &str = "microsoft365";
@@ -46,6 +46,7 @@ pub(super) fn check(file: &Path, text: &str, secrets: Secrets) -> Result<Config,
             "leave the key out; the store is then in state_dir",
         ));
     }
+    let lines = checker.lines(&raw);
     let proxy = checker.proxy(raw.proxy)?;
     let providers = checker.providers(raw.provider, &proxy)?;
     let listeners = checker.listeners(raw.listener, &providers)?;
@@ -61,11 +62,13 @@ pub(super) fn check(file: &Path, text: &str, secrets: Secrets) -> Result<Config,
     let certificates = listeners.iter().filter_map(|listener| listener.certificate.as_ref());
     files.extend(certificates.flat_map(|it| [it.certificate.clone(), it.private_key.clone()]));
     let mut config = Config {
+        lines,
         secret_variables: secret_variables.collect(),
         file: file.to_owned(),
-        state_dir: checker.state_dir(raw.state_dir)?,
+        state_dir: checker.state_dir(raw.state_dir.map(Spanned::into_inner))?,
         key_file: checker.key_file(raw.store.key)?,
         listeners,
+        apps: apps.into_values().collect(),
         accounts,
         devices: Vec::new(),
         spool: checker.spool(raw.spool)?,
@@ -123,6 +126,14 @@ impl Checker<'_> {
     /// Relative to the folder of the file.
     fn path(&self, path: &Path) -> PathBuf {
         self.file.parent().unwrap_or(Path::new("")).join(path)
+    }
+
+    fn lines(&self, raw: &raw::Raw) -> Lines {
+        let line = |place: Range<usize>| line_at(self.text, place.start);
+        Lines {
+            state_dir: raw.state_dir.as_ref().map(|written| line(written.span())),
+            key: raw.store.key.as_ref().map(|written| line(written.span())),
+        }
     }
 
     fn state_dir(&self, given: Option<PathBuf>) -> Result<PathBuf, ConfigError> {

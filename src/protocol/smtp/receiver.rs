@@ -174,6 +174,11 @@ impl Receiver {
         self.say(reply);
     }
 
+    /// The client is listened to: nothing that it sent waits for the driver's answer.
+    pub fn awaits_client(&self) -> bool {
+        matches!(self.state, State::Command | State::Content(_) | State::Skip(..))
+    }
+
     /// The last words.
     pub fn goodbye(&mut self, closing: Closing) -> Vec<u8> {
         goodbye(closing)

@@ -26,10 +26,25 @@ async fn a_bad_configuration_changes_nothing() {
         (proxy.text(&good) + "listen = ", "line"),
         (String::new(), "nothing to listen on"),
         (proxy.text(&account(JANE)), "nothing to listen on"),
-        (proxy.text(&good).replace("\"state\"", "\"elsewhere\""), "state_dir: it can't be changed"),
+        (
+            proxy.text(&good).replace("\"state\"", "\"elsewhere\""),
+            "gatepost.toml, line 1, state_dir: it can't be changed",
+        ),
         (
             proxy.text(&good) + "[store]\nkey = { file = \"key\" }\n",
-            "store.key: it can't be changed",
+            ", store.key: it can't be changed",
+        ),
+        // RFC 5737: an address that is of no machine.
+        (
+            proxy.text(
+                &(good.clone()
+                    + &listener(
+                        Pop3,
+                        "192.0.2.1:1110".parse().unwrap(),
+                        "allow_plaintext_lan = true",
+                    )),
+            ),
+            "this machine does not have that address",
         ),
         // The first of the two could be had.
         (
@@ -59,7 +74,7 @@ async fn a_bad_configuration_changes_nothing() {
         drop(proxy.log_in(Imap, at, JANE).await);
         assert!(why.is_empty() || TcpStream::connect(other).await.is_err(), "case {number}");
     }
-    assert_eq!(count, 10);
+    assert_eq!(count, 11);
     // Without one, somebody else could be the first to make it.
     proxy.reload(&good).await;
     proxy.revoke().await;

@@ -1,4 +1,5 @@
-//! What sessions hear of a stop: the protocol's own goodbye where nothing is under way, and nothing anywhere else.
+//! What sessions hear of a stop: the protocol's own goodbye where nothing is under way, and in SMTP also where
+//! gatepost alone knows what becomes of a message.
 
 use std::time::{Duration, Instant};
 
@@ -102,19 +103,25 @@ async fn what_is_under_way_comes_to_its_end() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_does_not_come_to_its_end_is_cut_without_a_word() {
-    let (imap, smtp) = (free_address(), free_address());
-    let tables = listener(Imap, imap, "") + &listener(Smtp, smtp, "") + &account(JANE);
-    for (hurry, longest) in [(false, 14), (true, 3)] {
+async fn what_does_not_come_to_its_end_is_cut_and_smtp_says_so() {
+    let (imap, smtp, spool) = (free_address(), free_address(), free_address());
+    let tables = listener(Imap, imap, "")
+        + &listener(Smtp, smtp, "")
+        + &listener(Smtp, spool, "delivery = \"spool\"")
+        + &account(JANE);
+    for (hurry, longest) in [(false, 15), (true, 4)] {
         let mut proxy = Proxy::start(&tables).await;
         let mut append = proxy.log_in(Imap, imap, JANE).await;
         append.send("2 APPEND INBOX {20}\r\n").await;
         append.expect("+ ").await;
         append.send("Subject: x\r\n").await;
-        let mut mail = proxy.log_in(Smtp, smtp, JANE).await;
-        mail.send(format!("MAIL FROM:<{JANE}>\r\nRCPT TO:<{JANE}>\r\nDATA\r\n")).await;
-        mail.until("354 ").await;
-        mail.send("Subject: x\r\n\r\n").await;
+        let mut mails =
+            [proxy.log_in(Smtp, smtp, JANE).await, proxy.log_in(Smtp, spool, JANE).await];
+        for mail in &mut mails {
+            mail.send(format!("MAIL FROM:<{JANE}>\r\nRCPT TO:<{JANE}>\r\nDATA\r\n")).await;
+            mail.until("354 ").await;
+            mail.send("Subject: x\r\n\r\n").await;
+        }
         let began = Instant::now();
         proxy.signal("-TERM");
         proxy.until("gatepost is stopping", 1).await;
@@ -125,7 +132,11 @@ async fn what_does_not_come_to_its_end_is_cut_without_a_word() {
         let (status, _) = proxy.ended().await;
         let took = began.elapsed();
         append.expect_end().await;
-        mail.expect_end().await;
+        for mail in &mut mails {
+            // RFC 5321 section 3.8.
+            mail.expect("421 4.3.2 gatepost is being restarted").await;
+            mail.expect_end().await;
+        }
         assert!(status.success(), "{status}: {}", proxy.said());
         assert!(took < Duration::from_secs(longest), "{took:?}");
         assert!(hurry || took > Duration::from_secs(9), "{took:?}: it had its time");

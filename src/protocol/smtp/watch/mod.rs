@@ -204,9 +204,9 @@ impl Watch {
         self.over(&String::from_utf8_lossy(&session_refusal(refusal)));
     }
 
-    /// Ends a session in which nothing happens.
-    pub fn end_idle(&mut self) {
-        self.over(&String::from_utf8_lossy(&goodbye(Closing::Idle)));
+    /// Ends it for a reason that no command has given.
+    pub fn close(&mut self, closing: Closing) {
+        self.over(&String::from_utf8_lossy(&goodbye(closing)));
     }
 
     /// The upstream sends no more: nothing of a device's will be answered.
@@ -224,6 +224,14 @@ impl Watch {
             && !self.message.open
             && self.awaited.is_empty()
             && self.replies.at_boundary()
+    }
+
+    /// No answer is awaited that the upstream alone can give, and none is half told. So it is also while the client
+    /// sends the content of a message, which is void without its end.
+    pub fn is_between_answers(&self) -> bool {
+        let listens =
+            matches!(self.client, Client::Commands | Client::Content(_) | Client::Chunk(_));
+        listens && self.awaited.is_empty() && self.replies.at_boundary()
     }
 
     /// A message is under way.
