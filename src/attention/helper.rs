@@ -189,6 +189,9 @@ fn write_calls(mut input: ChildStdin, calls: &Receiver<String>) {
 
 /// The helper's side: runs `command` for each line of standard input, and ends when that does and all are done.
 pub async fn serve(command: Vec<String>) -> io::Result<()> {
+    // systemd sends a stop's SIGTERM to all processes of a service: people may be called until gatepost has ended.
+    #[cfg(unix)]
+    let _held = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let command: Arc<[String]> = command.into();
     let mut lines = tokio::io::BufReader::new(tokio::io::stdin()).lines();
     let mut running = JoinSet::new();

@@ -108,8 +108,21 @@ async fn the_end_of_the_helper_is_noticed_and_no_call_is_lost_without_a_word() {
     let helper = children(proxy.id());
     assert_eq!(helper.len(), 1, "{helper:?}");
 
-    let killed = std::process::Command::new("kill").args(["-9", &helper[0].0.to_string()]).status();
-    assert!(killed.unwrap().success());
+    let kill = |signal: &str| {
+        let id = helper[0].0.to_string();
+        assert!(
+            std::process::Command::new("kill")
+                .args([signal, id.as_str()])
+                .status()
+                .unwrap()
+                .success()
+        );
+    };
+    // As systemd does to all of a service when it stops: the helper waits for gatepost's end.
+    kill("-TERM");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(children(proxy.id()).len(), 1, "it has ended before gatepost");
+    kill("-9");
     let said = proxy.said("the helper that runs on_attention has ended");
     for words in ["ERROR", "signal: 9", "systemctl restart gatepost"] {
         assert!(said.contains(words), "{said}");
