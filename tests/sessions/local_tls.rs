@@ -9,7 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::support::{LIMIT, MAILBOX, Wire, is_welcome, login_command, within};
+use crate::support::{LIMIT, MAILBOX, Wire, free_address, is_welcome, login_command, within};
 use gatepost::emulator::{Emulator, Options, Tls};
 use gatepost::vocabulary::Protocol;
 use rustls::pki_types::pem::PemObject;
