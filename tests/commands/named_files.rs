@@ -278,7 +278,12 @@ fn check_and_certificate_refuse_what_is_planted_for_files() {
         let site = Site::new();
         assert!(site.ends(&["run"]).0);
         let (path, moved) = (site.path("state").join(name), site.path("moved"));
-        assert!(path.exists(), "{name}");
+        if !path.exists() {
+            // Made by the delivery, which may not have come so far.
+            assert_eq!(name, "spool/lock");
+            fs::write(&path, "").unwrap();
+            set_mode(&path, 0o600);
+        }
         fs::rename(&path, &moved).unwrap();
         symlink(&moved, &path).unwrap();
         site.refused(&format!("{name} link"), commands, &["a symbolic link"]);

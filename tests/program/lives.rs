@@ -79,7 +79,9 @@ async fn no_login_fails_while_tokens_come_and_go() {
             live(lives, Duration::from_secs(number("GATEPOST_LIFE").unwrap_or(5).into())).await;
         }
         None => {
-            tokio::join!(live(30, Duration::from_secs(1)), live(15, Duration::from_secs(2)));
+            // Exchange ends a session with its token, and so does the emulator: a machine that has much else to do
+            // must still log in within half of a life.
+            tokio::join!(live(15, Duration::from_secs(2)), live(10, Duration::from_secs(3)));
         }
     }
 }
