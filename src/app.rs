@@ -402,11 +402,16 @@ async fn show_sessions(state_dir: PathBuf, sessions: Arc<Sessions>, pace: Arc<Pa
 
 /// Looks at what the configuration names, as a start would, and makes nothing.
 pub fn check_files(config: &Config) -> Result<()> {
-    let place = |key| format!("{}, {key}", config.file.display());
-    Store::check_place(&config.state_dir).with_context(|| place("state_dir"))?;
+    let place = |key, line: Option<usize>| {
+        let line = line.map(|line| format!(", line {line}")).unwrap_or_default();
+        format!("{}{line}, {key}", config.file.display())
+    };
+    let state_dir = || place("state_dir", config.lines.state_dir);
+    Store::check_place(&config.state_dir).with_context(state_dir)?;
+    Spool::check_place(&config.state_dir, &config.spool).with_context(state_dir)?;
     let key_file = config.key_file.as_deref();
-    Store::check_key(&config.state_dir, key_file).with_context(|| place("store.key"))?;
-    Spool::check_place(&config.state_dir, &config.spool).with_context(|| place("state_dir"))?;
+    let key = || place("store.key", config.lines.key);
+    Store::check_key(&config.state_dir, key_file).with_context(key)?;
     let mut providers = Providers::default();
     for listener in &config.listeners {
         providers.trust(&listener.provider)?;

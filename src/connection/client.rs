@@ -70,10 +70,10 @@ impl Client {
                 let begin = async {
                     match is_announcement(&socket).await? {
                         true => Ok(None),
-                        false => tls.accept(Stream::accepted(socket)?).await.map(Some),
+                        false => Stream::accepted(socket).map(Some),
                     }
                 };
-                let stream = handshake(&seat, deadline, begin).await?;
+                let stream = handshake(&seat, deadline, tls.accept(begin)).await?;
                 stream.ok_or(Ending::Closed(Closing::ProxyHeader))?
             }
             _ => Stream::accepted(socket)?,
@@ -174,7 +174,9 @@ impl Client {
         let Some(tls) = &door.tls else {
             return Err(io::Error::from(io::ErrorKind::Unsupported).into());
         };
-        self.stream = handshake(&self.seat, self.deadline, tls.accept(self.stream)).await?;
+        let plain = async { Ok(Some(self.stream)) };
+        let secured = handshake(&self.seat, self.deadline, tls.accept(plain)).await?;
+        self.stream = secured.ok_or(io::Error::from(io::ErrorKind::Unsupported))?;
         self.frontend.tls_started();
         Ok(self)
     }

@@ -94,9 +94,29 @@ impl ServerTls {
         Arc::strong_count(&self.0) > 1
     }
 
-    /// The handshake with a client, with the certificate that is served when it connects.
-    pub async fn accept(&self, stream: Stream) -> io::Result<Stream> {
-        let Served { config, key, .. } = self.served();
+    /// The handshake with a client that connects now: with the certificate that is served at this moment, whenever
+    /// its first octet comes. `stream` is when TLS may begin; none: it does not.
+    pub fn accept(
+        &self,
+        stream: impl Future<Output = io::Result<Option<Stream>>>,
+    ) -> impl Future<Output = io::Result<Option<Stream>>> {
+        let served = self.served();
+        async move {
+            match stream.await? {
+                Some(stream) => served.accept(stream).await.map(Some),
+                None => Ok(None),
+            }
+        }
+    }
+
+    fn served(&self) -> Served {
+        self.0.served.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Served {
+    async fn accept(self, stream: Stream) -> io::Result<Stream> {
+        let Self { config, key, .. } = self;
         let mut start = LazyConfigAcceptor::new(Acceptor::default(), plain(stream)?).await?;
         let refused = refusal(&start.client_hello(), &key);
         if let Some((alert, error)) = refused {
@@ -105,10 +125,6 @@ impl ServerTls {
         }
         let stream = start.into_stream(config).await?;
         Ok(Stream::Tls(Box::new(stream.into())))
-    }
-
-    fn served(&self) -> Served {
-        self.0.served.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

@@ -311,4 +311,8 @@ fn check_and_certificate_refuse_what_is_planted_for_files() {
     site.is_good();
     set_mode(&site.path("sealing"), 0o644);
     site.refused("store.key", &[&["run"], &["check"]], &["sealing may be read by others"]);
+    site.refused("store.key", &[&["check"]], &["gatepost.toml, line 4, store.key: "]);
+    set_mode(&site.path("sealing"), 0o600);
+    set_mode(&site.path("state"), 0o777);
+    site.refused("state_dir", &[&["check"]], &["gatepost.toml, line 1, state_dir: "]);
 }
