@@ -13,7 +13,7 @@ use super::Guard;
 
 /// What a resolver, a TLS library and the C library read: configuration, roots, name services, locale. `/etc` as a
 /// whole, because its files are replaced by others of the same name.
-pub(super) const SYSTEM: [&str; 14] = [
+pub(super) const SYSTEM: [&str; 15] = [
     "/etc",
     "/usr",
     "/lib",
@@ -27,6 +27,8 @@ pub(super) const SYSTEM: [&str; 14] = [
     "/dev/urandom",
     "/dev/null",
     "/proc/self",
+    // Who holds the store.
+    "/proc/locks",
     "/sys/fs/cgroup",
 ];
 

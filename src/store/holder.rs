@@ -28,8 +28,11 @@ pub(super) fn of(path: &Path) -> Option<String> {
         if own || !inode.is_some_and(|inode| files.contains(&inode)) {
             continue;
         }
-        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        let process = format!("process {pid} ({})", name.trim());
+        // A confined process does not see others' names.
+        let process = match std::fs::read_to_string(format!("/proc/{pid}/comm")) {
+            Ok(name) => format!("process {pid} ({})", name.trim()),
+            Err(_) => format!("process {pid}"),
+        };
         if !held.contains(&process) {
             held.push(process);
         }

@@ -168,7 +168,8 @@ async fn a_lock_that_another_process_does_not_give_back() {
     session.goes_on().await;
     house.log_in_for(OUTAGE, &proxy).await;
     house.is_told_once(&proxy, "is locked by another process").await;
-    assert!(house.calls().contains("(python3)"), "by whom: {}", house.calls());
+    let by_whom = format!("process {}", holder.id().unwrap());
+    assert!(house.calls().contains(&by_whom), "by whom: {}", house.calls());
     let said = house.says(&["doctor"]).await;
     assert!(said.contains("is locked by another process") && said.contains("(python3)"), "{said}");
     let mut session = Session::begin(&house, &proxy).await;
