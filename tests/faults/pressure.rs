@@ -78,7 +78,7 @@ async fn who_is_slow_costs_a_bounded_buffer() {
                 false => running.spawn(append(client, Arc::clone(&large))),
             };
         }
-        let (mut most, mut moved, mut passed, mut all) = (before, 0, 0_u64, 0);
+        let (mut most, mut moved, mut passed) = (before, 0, 0_u64);
         loop {
             most = most.max(ground.process.memory().0);
             match timeout(LOOK, running.join_next()).await {
@@ -86,25 +86,22 @@ async fn who_is_slow_costs_a_bounded_buffer() {
                 Ok(Some(done)) => moved += done.unwrap(),
                 // While all of them are there.
                 Err(_) if running.len() == SESSIONS => {
-                    let way = if downwards { Direction::Down } else { Direction::Up };
-                    let each = lane.inside[0].passed(way);
-                    let sessions = &each[each.len() - SESSIONS..];
-                    let whole = |passed: &&u64| **passed >= FETCHED as u64;
-                    (passed, all) = (sessions.iter().sum(), sessions.iter().filter(whole).count());
+                    let each = lane.inside[0].passed(Direction::Up);
+                    passed = each[each.len() - SESSIONS..].iter().sum();
                 }
                 Err(_) => {}
             }
         }
         let grown = most.saturating_sub(before);
-        let way = if downwards { "down" } else { "up" };
+        // Downwards the client is slow, upwards the way to the server. What lies between may be in the kernel's buffers,
+        // which grow to some MiB for each session, and not in gatepost's.
+        let (way, slowly) = if downwards { ("down", moved) } else { ("up", passed) };
         println!(
-            "{SESSIONS} sessions that are slow {way}: {moved} octets have moved at the client's side; {before} KiB \
-             before, {grown} KiB more at most, {} KiB for each; {passed} octets have passed \
-             upstream, of {all} sessions all",
+            "{SESSIONS} sessions that are slow {way}: {slowly} octets have passed slowly; {before} KiB before, {grown} \
+             KiB more at most, {} KiB for each",
             grown / SESSIONS as u64,
         );
-        // Of some the kernel takes all: its buffers grow to 33 MiB on some machines.
-        assert!(all < SESSIONS / 2, "all of it has passed in {all} sessions: nothing was slow");
+        assert!(slowly < (SESSIONS * FETCHED / 2) as u64, "nothing was slow");
         assert!(grown < EACH * SESSIONS as u64, "{grown} KiB");
     }
 }
