@@ -78,7 +78,7 @@ async fn who_is_slow_costs_a_bounded_buffer() {
                 false => running.spawn(append(client, Arc::clone(&large))),
             };
         }
-        let (mut most, mut moved, mut passed) = (before, 0, 0_u64);
+        let (mut most, mut moved, mut passed) = (before, 0, 0);
         loop {
             most = most.max(ground.process.memory().0);
             match timeout(LOOK, running.join_next()).await {
@@ -87,7 +87,7 @@ async fn who_is_slow_costs_a_bounded_buffer() {
                 // While all of them are there.
                 Err(_) if running.len() == SESSIONS => {
                     let each = lane.inside[0].passed(Direction::Up);
-                    passed = each[each.len() - SESSIONS..].iter().sum();
+                    passed = each[each.len() - SESSIONS..].iter().sum::<u64>();
                 }
                 Err(_) => {}
             }
@@ -95,7 +95,7 @@ async fn who_is_slow_costs_a_bounded_buffer() {
         let grown = most.saturating_sub(before);
         // Downwards the client is slow, upwards the way to the server. What lies between may be in the kernel's buffers,
         // which grow to some MiB for each session, and not in gatepost's.
-        let (way, slowly) = if downwards { ("down", moved) } else { ("up", passed) };
+        let (way, slowly) = if downwards { ("down", moved as u64) } else { ("up", passed) };
         println!(
             "{SESSIONS} sessions that are slow {way}: {slowly} octets have passed slowly; {before} KiB before, {grown} \
              KiB more at most, {} KiB for each",
