@@ -120,24 +120,21 @@ impl Turn {
     }
 }
 
-/// Whose hash is next: 19 MiB and a core each. Sources that have logged in before have a lane of their own, so that
-/// strangers don't stand in their way; in a lane a source waits with one hash at a time, first come, first served.
-#[derive(Default)]
+/// Whose hash is next. Sources that have logged in before have a lane of their own, so that of strangers no more than
+/// one stands in their way; in a lane a source waits with one hash at a time, first come, first served.
 struct Turns {
-    known: Lane,
-    strangers: Lane,
+    known: Arc<Semaphore>,
+    strangers: Arc<Semaphore>,
+    /// For one hash at a time, and kept for the next one. So a flood of passwords takes one core and 19 MiB, and the
+    /// first of the other lane is always the next.
+    memory: Arc<Mutex<Memory>>,
     sources: Mutex<HashMap<IpNet, Weak<Semaphore>>>,
 }
 
-struct Lane {
-    turn: Arc<Semaphore>,
-    /// Kept for the next hash: given back, each thread that computes one would keep its own.
-    memory: Arc<Mutex<Memory>>,
-}
-
-impl Default for Lane {
+impl Default for Turns {
     fn default() -> Self {
-        Self { turn: Arc::new(Semaphore::new(1)), memory: Arc::default() }
+        let lane = || Arc::new(Semaphore::new(1));
+        Self { known: lane(), strangers: lane(), memory: Arc::default(), sources: Mutex::default() }
     }
 }
 
@@ -146,8 +143,8 @@ impl Turns {
         let of_source = self.of_source(source);
         let _source = of_source.acquire_owned().await.ok()?;
         let lane = if is_known { &self.known } else { &self.strangers };
-        let _lane = Arc::clone(&lane.turn).acquire_owned().await.ok()?;
-        Some(Turn { memory: Arc::clone(&lane.memory), _lane, _source })
+        let _lane = Arc::clone(lane).acquire_owned().await.ok()?;
+        Some(Turn { memory: Arc::clone(&self.memory), _lane, _source })
     }
 
     /// As long as somebody waits there.

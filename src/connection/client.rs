@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::info;
+use zeroize::Zeroize;
 
 use super::balancer::is_announcement;
 use super::{Door, Ending};
@@ -235,14 +236,18 @@ async fn linger(stream: &mut Stream) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads once. The buffer lives no longer than the call that fills it: thousands may wait at once.
+/// Reads once. The buffer lives no longer than the call that fills it: thousands may wait at once. It is wiped, since a
+/// password may have been in it.
 async fn receive(stream: &mut Stream, mut take: impl FnMut(&[u8])) -> io::Result<usize> {
     poll_fn(|cx| {
         let mut buffer = [0; READ];
         let mut read = ReadBuf::new(&mut buffer);
         ready!(Pin::new(&mut *stream).poll_read(cx, &mut read))?;
-        take(read.filled());
-        Poll::Ready(Ok(read.filled().len()))
+        let octets = read.filled_mut();
+        take(octets);
+        let count = octets.len();
+        octets.zeroize();
+        Poll::Ready(Ok(count))
     })
     .await
 }

@@ -1,7 +1,10 @@
 //! The bytes that have come in and were not looked at yet.
 //!
 //! Invariant: a line longer than [`MAX_LINE`] is refused as soon as that is known, whether or not its end
-//! has been seen, so that no peer makes gatepost hold more than that and one read.
+//! has been seen, so that no peer makes gatepost hold more than that and one read. What was read is wiped: a line
+//! may have held a password.
+
+use zeroize::{Zeroize, Zeroizing};
 
 /// Longest line before the login, in octets with its line end. The largest that any of the protocols
 /// demands: RFC 4954 section 4 wants 12,288 octets for the lines of a SASL exchange.
@@ -20,7 +23,15 @@ pub(super) struct Input {
 }
 
 impl Input {
+    /// Memory that becomes too small is wiped before it is given back.
     pub(super) fn push(&mut self, bytes: &[u8]) {
+        if self.bytes.capacity() - self.bytes.len() < bytes.len() {
+            let mut larger =
+                Vec::with_capacity((self.bytes.len() + bytes.len()).next_power_of_two());
+            larger.extend_from_slice(&self.bytes);
+            self.bytes.zeroize();
+            self.bytes = larger;
+        }
         self.bytes.extend_from_slice(bytes);
     }
 
@@ -34,7 +45,7 @@ impl Input {
 
     /// The next line without its end, `None` while its end has not come. A bare line feed ends a line
     /// too, as in every mail server: before the login nothing is passed on, so nothing can be smuggled.
-    pub(super) fn line(&mut self) -> Result<Option<Vec<u8>>, TooLong> {
+    pub(super) fn line(&mut self) -> Result<Option<Zeroizing<Vec<u8>>>, TooLong> {
         let Some(end) = self.line_end() else {
             return if self.searched >= MAX_LINE { Err(TooLong) } else { Ok(None) };
         };
@@ -42,7 +53,7 @@ impl Input {
         if end > MAX_LINE {
             return Err(TooLong);
         }
-        let mut line: Vec<u8> = self.bytes.drain(..end).collect();
+        let mut line = Zeroizing::new(self.cut(end));
         line.pop();
         if line.last() == Some(&b'\r') {
             line.pop();
@@ -77,7 +88,16 @@ impl Input {
             return None;
         }
         self.searched = 0;
-        Some(self.bytes.drain(..count).collect())
+        Some(self.cut(count))
+    }
+
+    /// The first octets, and no trace of them where they were.
+    fn cut(&mut self, count: usize) -> Vec<u8> {
+        let octets = self.bytes.drain(..count).collect();
+        if let Some(freed) = self.bytes.spare_capacity_mut().get_mut(..count) {
+            freed.zeroize();
+        }
+        octets
     }
 
     /// The next octets that are here, at most `count`.
@@ -92,6 +112,12 @@ impl Input {
     pub(super) fn take_rest(&mut self) -> Vec<u8> {
         self.searched = 0;
         std::mem::take(&mut self.bytes)
+    }
+}
+
+impl Drop for Input {
+    fn drop(&mut self) {
+        self.bytes.zeroize();
     }
 }
 
@@ -117,11 +143,11 @@ mod tests {
     fn lines_end_with_crlf_or_lf() {
         let mut input = Input::default();
         input.push(b"one\r\ntwo\nthr");
-        assert_eq!(input.line(), Ok(Some(b"one".to_vec())));
-        assert_eq!(input.line(), Ok(Some(b"two".to_vec())));
+        assert_eq!(input.line(), Ok(Some(b"one".to_vec().into())));
+        assert_eq!(input.line(), Ok(Some(b"two".to_vec().into())));
         assert_eq!(input.line(), Ok(None));
         input.push(b"ee\r\n");
-        assert_eq!(input.line(), Ok(Some(b"three".to_vec())));
+        assert_eq!(input.line(), Ok(Some(b"three".to_vec().into())));
     }
 
     #[test]

@@ -20,6 +20,9 @@ use tokio::time::sleep;
 /// Of access tokens: an outage lasts for several.
 const LIFE: Duration = Duration::from_secs(8);
 
+/// For what a session must outlive: it has what is left of its token's life.
+const BRIEFLY: Duration = Duration::from_millis(500);
+
 /// Until people are told, and some lives more.
 const OUTAGE: Duration = Duration::from_secs(26);
 
@@ -137,14 +140,14 @@ async fn a_full_disk() {
     let mut proxy = Proxy::start(&house.site).await;
     let mut session = Session::begin(&house, &proxy).await;
     limit_files(&proxy, "1");
-    house.log_in_for(LIFE / 4, &proxy).await;
+    house.log_in_for(BRIEFLY, &proxy).await;
     session.goes_on().await;
     house.log_in_for(OUTAGE, &proxy).await;
     assert!(proxy.runs(), "SIGXFSZ does not end it");
     house.is_told_once(&proxy, "has no room on its disk").await;
     let mut session = Session::begin(&house, &proxy).await;
     limit_files(&proxy, "unlimited");
-    house.log_in_for(LIFE / 4, &proxy).await;
+    house.log_in_for(BRIEFLY, &proxy).await;
     session.goes_on().await;
     house.recovers(proxy).await;
 }
@@ -164,7 +167,7 @@ async fn a_lock_that_another_process_does_not_give_back() {
     let mut holder = holder.kill_on_drop(true).spawn().expect("python3");
     let mut line = String::new();
     BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).await.unwrap();
-    house.log_in_for(LIFE / 4, &proxy).await;
+    house.log_in_for(BRIEFLY, &proxy).await;
     session.goes_on().await;
     house.log_in_for(OUTAGE, &proxy).await;
     house.is_told_once(&proxy, "is locked by another process").await;
@@ -174,7 +177,7 @@ async fn a_lock_that_another_process_does_not_give_back() {
     assert!(said.contains("is locked by another process") && said.contains("(python3)"), "{said}");
     let mut session = Session::begin(&house, &proxy).await;
     holder.kill().await.unwrap();
-    house.log_in_for(LIFE / 4, &proxy).await;
+    house.log_in_for(BRIEFLY, &proxy).await;
     session.goes_on().await;
     house.recovers(proxy).await;
 }
@@ -190,7 +193,7 @@ async fn a_store_that_is_taken_away_and_put_back() {
     let backup = house.store().with_extension("backup");
     fs::copy(house.store(), &backup).unwrap();
     fs::remove_file(house.store()).unwrap();
-    house.log_in_for(LIFE / 4, &proxy).await;
+    house.log_in_for(BRIEFLY, &proxy).await;
     session.goes_on().await;
     house.log_in_for(OUTAGE, &proxy).await;
     house.is_told_once(&proxy, "was taken away").await;
@@ -201,7 +204,7 @@ async fn a_store_that_is_taken_away_and_put_back() {
     assert!(!house.store().exists(), "nobody makes a new one");
     let mut session = Session::begin(&house, &proxy).await;
     fs::rename(&backup, house.store()).unwrap();
-    house.log_in_for(LIFE / 4, &proxy).await;
+    house.log_in_for(BRIEFLY, &proxy).await;
     session.goes_on().await;
     eventually("the end of the outage", || proxy.log().contains("the store works again")).await;
     house.log_in_for(LIFE, &proxy).await;
@@ -226,7 +229,7 @@ async fn garbage_in_the_file_of_a_running_proxy() {
         let length = fs::metadata(&path).unwrap().len();
         overwrite(&path, &vec![0xa5; length.try_into().unwrap()]);
     }
-    house.log_in_for(LIFE / 4, &proxy).await;
+    house.log_in_for(BRIEFLY, &proxy).await;
     session.goes_on().await;
     house.log_in_for(OUTAGE, &proxy).await;
     house.is_told_once(&proxy, "is damaged").await;

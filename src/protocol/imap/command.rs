@@ -3,6 +3,8 @@
 //! Invariant: a reader holds at most [`MAX_COMMAND`] octets, and asks for a synchronising literal only
 //! if it will take it.
 
+use zeroize::Zeroizing;
+
 use super::super::input::{Input, MAX_LINE, TooLong, split_word};
 
 /// Longest literal before the login. A user name has at most 255 octets; passwords as long as a
@@ -18,8 +20,8 @@ const MAX_TAG: usize = 64;
 /// A part of a command. No `Debug` outside tests: it may be a password.
 #[cfg_attr(test, derive(Debug, PartialEq, Eq))]
 enum Piece {
-    Text(Vec<u8>),
-    Literal(Vec<u8>),
+    Text(Zeroizing<Vec<u8>>),
+    Literal(Zeroizing<Vec<u8>>),
 }
 
 /// A whole command.
@@ -63,7 +65,7 @@ impl Reader {
             if let Some(size) = self.literal {
                 let Some(literal) = input.take(size) else { return Ok(None) };
                 self.literal = None;
-                self.pieces.push(Piece::Literal(literal));
+                self.pieces.push(Piece::Literal(Zeroizing::new(literal)));
             }
             let Some(mut line) = input.line()? else { return Ok(None) };
             let announced = literal_at_end(&line);
@@ -164,7 +166,7 @@ fn parse(pieces: Vec<Piece>) -> Reading {
     Reading::Command(Command {
         tag,
         name: name.to_vec(),
-        arguments: std::iter::once(Piece::Text(arguments.to_vec())).chain(pieces).collect(),
+        arguments: std::iter::once(Piece::Text(arguments.to_vec().into())).chain(pieces).collect(),
     })
 }
 
@@ -182,7 +184,7 @@ impl Command {
     }
 
     /// The arguments as strings: atoms, quoted strings and literals alike. `None` if they are none.
-    pub(super) fn strings(&self) -> Option<Vec<Vec<u8>>> {
+    pub(super) fn strings(&self) -> Option<Vec<Zeroizing<Vec<u8>>>> {
         let mut strings = Vec::new();
         let mut after_literal = false;
         for piece in &self.arguments {
@@ -202,7 +204,7 @@ impl Command {
     }
 }
 
-fn read_strings(text: &[u8], strings: &mut Vec<Vec<u8>>) -> Option<()> {
+fn read_strings(text: &[u8], strings: &mut Vec<Zeroizing<Vec<u8>>>) -> Option<()> {
     let mut rest = text;
     loop {
         match rest.split_first() {
@@ -213,7 +215,7 @@ fn read_strings(text: &[u8], strings: &mut Vec<Vec<u8>>) -> Option<()> {
                 if !matches!(behind.first(), None | Some(b' ')) {
                     return None;
                 }
-                strings.push(string);
+                strings.push(string.into());
                 rest = behind;
             }
             Some(_) => {
@@ -221,7 +223,7 @@ fn read_strings(text: &[u8], strings: &mut Vec<Vec<u8>>) -> Option<()> {
                 if atom.iter().any(u8::is_ascii_control) {
                     return None;
                 }
-                strings.push(atom.to_vec());
+                strings.push(atom.to_vec().into());
                 rest = behind;
             }
         }
@@ -231,7 +233,8 @@ fn read_strings(text: &[u8], strings: &mut Vec<Vec<u8>>) -> Option<()> {
 /// A quoted string, from behind its first quote. A backslash before anything but a quote or a backslash
 /// stands for itself: scripts send `"DOMAIN\user"`.
 fn unquote(quoted: &[u8]) -> Option<(Vec<u8>, &[u8])> {
-    let mut string = Vec::new();
+    // What grows leaves copies behind.
+    let mut string = Vec::with_capacity(quoted.len());
     let mut rest = quoted;
     while let Some((&byte, behind)) = rest.split_first() {
         rest = behind;
@@ -272,7 +275,9 @@ mod tests {
 
     fn strings(bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
         read(bytes).into_iter().find_map(|reading| match reading {
-            Ok(Some(Reading::Command(command))) => command.strings(),
+            Ok(Some(Reading::Command(command))) => {
+                command.strings().map(|strings| strings.iter().map(|it| it.to_vec()).collect())
+            }
             _ => None,
         })
     }

@@ -167,7 +167,7 @@ impl ImapFrontend {
         let strings = command.strings().unwrap_or_default();
         let (name, initial) = match strings.as_slice() {
             [name] => (name, None),
-            [name, initial] => (name, Some(initial.clone())),
+            [name, initial] => (name, Some(initial.to_vec())),
             _ => return self.error("BAD AUTHENTICATE takes a mechanism and an initial response"),
         };
         let Some(mechanism) = Mechanism::parse(name) else {
