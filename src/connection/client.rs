@@ -74,7 +74,7 @@ impl Client {
                         false => Stream::accepted(socket).map(Some),
                     }
                 };
-                let stream = handshake(&seat, deadline, tls.accept(begin)).await?;
+                let stream = handshake(&seat, deadline, Box::pin(tls.accept(begin))).await?;
                 stream.ok_or(Ending::Closed(Closing::ProxyHeader))?
             }
             _ => Stream::accepted(socket)?,
@@ -176,7 +176,7 @@ impl Client {
             return Err(io::Error::from(io::ErrorKind::Unsupported).into());
         };
         let plain = async { Ok(Some(self.stream)) };
-        let secured = handshake(&self.seat, self.deadline, tls.accept(plain)).await?;
+        let secured = handshake(&self.seat, self.deadline, Box::pin(tls.accept(plain))).await?;
         self.stream = secured.ok_or(io::Error::from(io::ErrorKind::Unsupported))?;
         self.frontend.tls_started();
         Ok(self)
@@ -283,11 +283,12 @@ pub(super) async fn within<T>(
     }
 }
 
-/// A client that is set to plain, or that does not trust the certificate.
+/// A client that is set to plain, or that does not trust the certificate. `accept` is boxed: who waits without TLS does
+/// not hold the memory of a handshake, four fifths of all that it would hold.
 async fn handshake<T>(
     seat: &Seat,
     deadline: Instant,
-    accept: impl Future<Output = io::Result<T>>,
+    accept: Pin<Box<impl Future<Output = io::Result<T>>>>,
 ) -> Result<T, Ending> {
     within(seat, deadline, accept).await.map_err(|ending| match ending {
         Ending::Lost(error) => Ending::Handshake(error),
