@@ -49,7 +49,7 @@ for line in sys.stdin:
 # thirty messages a minute. Those that measure are for `measures`.
 all_tests() {
   local slow='^(sessions|program|devices)$' status=0
-  run_tests "$slow" --include-ignored --skip thirty_messages --test-threads 10 || status=1
+  run_tests "$slow" --include-ignored --skip thirty_messages --test-threads 6 || status=1
   run_tests "!$slow" --test-threads 6 || status=1
   return "$status"
 }

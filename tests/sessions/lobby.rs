@@ -11,11 +11,12 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use gatepost::protocol::{Closing, Frontend, FrontendStep, LocalTls};
 use gatepost::vocabulary::{Protocol, TlsMode};
+use tokio::time::sleep;
 
 const FLOODER: &str = "127.0.0.2";
 
-/// A good login beside whatever goes on takes less than this.
-const NORMAL: Duration = Duration::from_secs(1);
+/// A good login beside whatever goes on takes less than this; a build for debugging may share its cores with other tests.
+const NORMAL: Duration = Duration::from_secs(if cfg!(debug_assertions) { 3 } else { 1 });
 
 async fn small_house() -> House {
     let account = "[guard]\nwaiting_per_source = 5\nwaiting = 8\n";
@@ -113,6 +114,8 @@ async fn it_hears_it_wherever_it_waits() {
                 waiting.answer(*protocol).await;
                 waiting.send("\x16\x03\x01\x02").await;
             }
+            // Another listener's accept may be faster: it must be the oldest.
+            sleep(Duration::from_millis(300)).await;
             let address = house.address(Protocol::Imap, TlsMode::None);
             let mut newer = Vec::new();
             for _ in 0..5 {
