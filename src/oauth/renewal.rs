@@ -223,11 +223,7 @@ impl Renewal {
     }
 
     async fn renew(&mut self, resource: Resource) {
-        let outcome = self.try_renew(resource).await;
-        if self.state.unsaved.is_none() {
-            self.state.turn = None;
-        }
-        match outcome {
+        match self.try_renew(resource).await {
             // Somebody has signed out meanwhile, or another process has found that a person must act.
             Ok(()) if self.is_over(resource) => {}
             Ok(()) => self.note_success(resource).await,
@@ -236,6 +232,10 @@ impl Renewal {
                 self.note_failure(Resource::Mail, failure).await;
             }
             Err(failure) => self.note_failure(resource, failure).await,
+        }
+        // Now that what has come of it is written: the next process goes by that.
+        if self.state.unsaved.is_none() {
+            self.state.turn = None;
         }
     }
 
