@@ -48,9 +48,10 @@ for line in sys.stdin:
 # With those that are ignored because they are slow, but for one that takes three minutes by itself: Exchange's own
 # thirty messages a minute. Those that measure are for `measures`.
 all_tests() {
-  local slow='^(sessions|program|devices)$' status=0
-  run_tests "$slow" --include-ignored --skip thirty_messages --test-threads 6 || status=1
-  run_tests "!$slow" --test-threads 6 || status=1
+  local status=0
+  run_tests '^devices$' --include-ignored --skip thirty_messages --test-threads 10 || status=1
+  run_tests '^(sessions|program)$' --include-ignored --test-threads 6 || status=1
+  run_tests '!^(devices|sessions|program)$' --test-threads 6 || status=1
   return "$status"
 }
 

@@ -81,7 +81,7 @@ async fn no_login_fails_while_tokens_come_and_go() {
         None => {
             // Exchange ends a session with its token, and so does the emulator: a machine that has much else to do
             // must still log in within half of a life.
-            tokio::join!(live(15, Duration::from_secs(2)), live(10, Duration::from_secs(3)));
+            tokio::join!(live(10, Duration::from_secs(3)), live(7, Duration::from_secs(4)));
         }
     }
 }
