@@ -29,6 +29,7 @@ pub use folder::{
     check_own_folder, check_state_folder, ensure_folder, ensure_own_folder, ensure_state_folder,
 };
 pub use named::{Limit, read_named, read_passed, read_regular};
+pub use rules::{close_to_others, is_open_to_all, owner};
 
 /// A private file that can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -147,20 +148,6 @@ impl Owners {
     }
 }
 
-/// The number of a file's owner; none: there is no file, or the system has no such numbers.
-#[cfg(unix)]
-pub fn owner(path: &Path) -> Option<u32> {
-    use std::os::unix::fs::MetadataExt;
-
-    std::fs::metadata(path).map(|about| about.uid()).ok()
-}
-
-/// Elsewhere there are none.
-#[cfg(not(unix))]
-pub fn owner(_: &Path) -> Option<u32> {
-    None
-}
-
 /// Who has put a file where it is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Origin {
@@ -178,7 +165,7 @@ enum Wanted {
 }
 
 /// Names the file in an error of the system's.
-fn at(path: &Path) -> impl FnOnce(io::Error) -> PrivateFileError + '_ {
+pub fn at(path: &Path) -> impl FnOnce(io::Error) -> PrivateFileError + '_ {
     move |source| PrivateFileError::Io { path: path.to_owned(), why: source }
 }
 
@@ -326,20 +313,6 @@ fn unexpected(path: &Path, found: FileType, wanted: Wanted) -> PrivateFileError 
         Wanted::Folder => format!("{}, where a folder must be", rules::kind(found)),
     };
     PrivateFileError::Unexpected { path: path.to_owned(), what }
-}
-
-/// Whether everybody on this machine can read it. Others' files are often their group's too, which says so on purpose.
-#[cfg(unix)]
-pub fn is_open_to_all(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-
-    std::fs::metadata(path).is_ok_and(|about| about.permissions().mode() & 0o007 != 0)
-}
-
-/// Elsewhere the folder's access list decides.
-#[cfg(not(unix))]
-pub fn is_open_to_all(_: &Path) -> bool {
-    false
 }
 
 #[cfg(all(test, unix))]

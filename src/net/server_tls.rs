@@ -22,7 +22,7 @@ use super::pem_file::{self, pem_error};
 use super::tls::{config_error, plain, provider};
 use super::{Certificate, Stream, TlsError};
 use crate::config::{CertificateFiles, Listener};
-use crate::private_file::{self, Limit, PrivateFileError};
+use crate::private_file::{self, Limit, at};
 
 /// The server's role for the listeners of one certificate.
 #[derive(Clone)]
@@ -222,11 +222,6 @@ fn config(provider: Arc<CryptoProvider>, key: Arc<CertifiedKey>) -> Result<Serve
         .map_err(config_error)?
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(key))))
-}
-
-/// Names the file in an error of the system's.
-fn at(path: &Path) -> impl FnOnce(io::Error) -> PrivateFileError + '_ {
-    move |why| PrivateFileError::Io { path: path.to_owned(), why }
 }
 
 /// By what a file is told from another one, or from what was in it before.

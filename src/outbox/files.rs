@@ -89,7 +89,7 @@ impl Files {
     pub(super) fn make_folders(&self, state_dir: &Path) -> Result<(), SpoolError> {
         for folder in self.folders() {
             private_file::ensure_own_folder(folder)?;
-            close_to_others(folder).map_err(SpoolError::at(folder))?;
+            private_file::close_to_others(folder).map_err(SpoolError::at(folder))?;
         }
         self.refuse_planted()?;
         for folder in [state_dir, &self.root] {
@@ -435,21 +435,4 @@ impl Files {
     fn known(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// A folder that was made by hand, or restored from a copy.
-#[cfg(unix)]
-fn close_to_others(folder: &Path) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-
-    let permissions = std::fs::metadata(folder)?.permissions();
-    match permissions.mode() & 0o077 {
-        0 => Ok(()),
-        _ => std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700)),
-    }
-}
-
-#[cfg(not(unix))]
-fn close_to_others(_folder: &Path) -> io::Result<()> {
-    Ok(())
 }

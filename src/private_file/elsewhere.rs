@@ -43,3 +43,18 @@ pub(super) fn check_folder(path: &Path, _: Origin) -> Result<(), PrivateFileErro
         false => Err(unexpected(path, about.file_type(), Wanted::Folder)),
     }
 }
+
+/// There are no such numbers.
+pub fn owner(_: &Path) -> Option<u32> {
+    None
+}
+
+/// The folder's access list decides.
+pub fn is_open_to_all(_: &Path) -> bool {
+    false
+}
+
+/// The same.
+pub fn close_to_others(_: &Path) -> io::Result<()> {
+    Ok(())
+}

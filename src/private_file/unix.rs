@@ -1,8 +1,8 @@
 //! The rules of systems with owners and modes.
 
-use std::fs::{File, FileType, Metadata, OpenOptions};
+use std::fs::{File, FileType, Metadata, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use rustix::fs::OFlags;
@@ -125,4 +125,22 @@ fn bits(about: &Metadata) -> u32 {
 
 pub(super) fn user() -> u32 {
     rustix::process::geteuid().as_raw()
+}
+
+/// The number of a file's owner; none: there is no file, or the system has no such numbers.
+pub fn owner(path: &Path) -> Option<u32> {
+    std::fs::metadata(path).map(|about| about.uid()).ok()
+}
+
+/// Whether everybody on this machine can read it. Others' files are often their group's too, which says so on purpose.
+pub fn is_open_to_all(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|about| about.permissions().mode() & 0o007 != 0)
+}
+
+/// For a folder that was made by hand, or restored from a copy: nobody but its owner enters it from now on.
+pub fn close_to_others(folder: &Path) -> io::Result<()> {
+    match std::fs::metadata(folder)?.permissions().mode() & 0o077 {
+        0 => Ok(()),
+        _ => std::fs::set_permissions(folder, Permissions::from_mode(0o700)),
+    }
 }
