@@ -1,6 +1,5 @@
 //! Any octets of an upstream before gatepost is logged in to it.
 
-use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use base64::Engine;
@@ -124,14 +123,18 @@ fn check_forgetful(setup: &Setup, case: &Case<'_>, whole: &Outcome, plain: usize
 }
 
 fn call(setup: &Setup, wire: &[u8], split: Split) -> Outcome {
-    let (plain, secured) = match setup.tls {
-        TlsMode::Implicit => (one_flight(wire), &[][..]),
+    match setup.tls {
+        TlsMode::Implicit => talk(setup, &one_flight(wire), &[], split),
         _ => {
             let (plain, secured) = flights(wire);
-            (Cow::from(plain), secured.unwrap_or_default())
+            talk(setup, plain, secured.unwrap_or_default(), split)
         }
-    };
-    let mut pieces = Pieces::new(&plain, split);
+    }
+}
+
+/// A connection on which the upstream says `plain`, and `secured` behind STARTTLS.
+fn talk(setup: &Setup, plain: &[u8], secured: &[u8], split: Split) -> Outcome {
+    let mut pieces = Pieces::new(plain, split);
     let goal = if setup.learn { Goal::Learn } else { LOGIN.clone() };
     let mut upstream = Upstream::new(setup.protocol, setup.tls, goal, "gatepost.local", setup.ask);
     let mut outcome = Outcome::default();
@@ -191,8 +194,8 @@ pub fn check_challenge(data: &[u8]) {
         Protocol::Smtp => (b"220 x\r\n250 x\r\n334 \r\n", b"334 "),
     };
     let wire = |challenge: &[u8]| [before, mark, challenge, b"\r\n", refusal].concat();
-    let outcome = call(&setup, &wire(&challenge), case.split());
-    assert_eq!(outcome, call(&setup, &wire(b""), Split::Whole));
+    let outcome = talk(&setup, &wire(&challenge), &[], case.split());
+    assert_eq!(outcome, talk(&setup, &wire(b""), &[], Split::Whole));
     let mut lines = shown(&outcome.said);
     let token_at = lines.find(MESSAGE.as_str()).expect("the token went out");
     lines.drain(..token_at + MESSAGE.len());
