@@ -31,7 +31,7 @@ use crate::access::Access;
 use crate::config::{Account, Config, Device, Listener};
 use crate::direct::{Submission, relay_submission};
 use crate::lobby::{Lobby, Seat};
-use crate::net::{ServerTls, relay};
+use crate::net::{ServerTls, Stream, relay};
 use crate::oauth::Tokens;
 use crate::outbox::{Intake, Outbox, Source, Spool};
 use crate::pace::{Pace, Turn};
@@ -332,28 +332,25 @@ impl Connection {
         turn: Turn,
     ) -> Result<Ending, Ending> {
         let Gate { sessions, pace, cut, .. } = &*self.door.gate;
-        let Guest { account, device, .. } = guest;
         let protocol = self.door.listener.protocol;
+        let Guest { account, device, .. } = guest;
         let counted = sessions.enter(&account.mailbox, protocol);
-        let (mut stream, mut reply, ahead) = client.accept(&session.welcome, device.is_some());
-        let Session { stream: mut upstream, mut unread, .. } = session;
-        debug!("logged in");
         let leave = counted.leave();
+        let begun = begin(client, session, protocol, device.is_some());
+        debug!("logged in");
         let relayed = async {
-            if protocol == Protocol::Smtp {
-                write(&mut stream, &reply).await?;
-                let (pace, leave, cut) = (Arc::clone(pace), leave.clone(), cut.clone());
-                let submission = Submission { pace, turn, account, device, leave, cut };
-                let relayed = relay_submission(stream, upstream, ahead, unread, submission);
-                return Ok(Box::pin(relayed).await);
-            }
-            let mut talk = Talk::new(protocol);
-            talk.client(&ahead);
-            talk.server(&unread);
-            reply.append(&mut unread);
-            write(&mut stream, &reply).await?;
-            write(&mut upstream, &ahead).await?;
-            Ok(relay(stream, upstream, talk, leave.asked(), || leave.why()).await)
+            // Boxed, as what follows it: a session has the memory of what it is at.
+            let Begun { client, upstream, ahead, unread, talk } = Box::pin(begun).await?;
+            Ok(match talk {
+                Some(talk) => {
+                    Box::pin(relay(client, upstream, talk, leave.asked(), || leave.why())).await
+                }
+                None => {
+                    let (pace, leave, cut) = (Arc::clone(pace), leave.clone(), cut.clone());
+                    let submission = Submission { pace, turn, account, device, leave, cut };
+                    Box::pin(relay_submission(client, upstream, ahead, unread, submission)).await
+                }
+            })
         };
         tokio::select! {
             relayed = relayed => relayed.map(Ending::Session),
@@ -389,6 +386,40 @@ impl Connection {
             () = overdue(leave, &gate.cut, listener.protocol) => Ok(Ending::Cut),
         }
     }
+}
+
+/// Both sides of a session whose client has heard that it is logged in.
+struct Begun {
+    client: Stream,
+    upstream: Stream,
+    /// Sent by the client behind its login, and not passed on.
+    ahead: Vec<u8>,
+    /// Sent by the upstream behind its answer, and not passed on.
+    unread: Vec<u8>,
+    /// Of a session of which nothing is kept back.
+    talk: Option<Talk>,
+}
+
+/// Answers the login. SMTP's messages wait for their turn; of others what was sent ahead is passed on at once.
+async fn begin(
+    client: Client,
+    session: Session,
+    protocol: Protocol,
+    is_device: bool,
+) -> Result<Begun, Ending> {
+    let (mut client, mut reply, ahead) = client.accept(&session.welcome, is_device);
+    let Session { stream: mut upstream, mut unread, .. } = session;
+    if protocol == Protocol::Smtp {
+        write(&mut client, &reply).await?;
+        return Ok(Begun { client, upstream, ahead, unread, talk: None });
+    }
+    let mut talk = Talk::new(protocol);
+    talk.client(&ahead);
+    talk.server(&unread);
+    reply.append(&mut unread);
+    write(&mut client, &reply).await?;
+    write(&mut upstream, &ahead).await?;
+    Ok(Begun { client, upstream, ahead: Vec::new(), unread, talk: Some(talk) })
 }
 
 /// Comes to its end when the session is not waited for any more. SMTP's may say a last word first.

@@ -36,17 +36,29 @@ pub struct Sessions {
 
 #[derive(Default)]
 struct Live {
-    counts: BTreeMap<(String, Protocol), u64>,
+    /// By mailbox.
+    counts: HashMap<String, Counts>,
     /// Who is asked to leave, by mailbox.
     leave: HashMap<String, CancellationToken>,
     /// The one in force, which knows the mailboxes; none: all are known.
     config: Option<Arc<Config>>,
 }
 
+/// A mailbox's sessions of each protocol.
+#[derive(Default)]
+struct Counts([u64; Protocol::ALL.len()]);
+
+impl Counts {
+    fn of(&mut self, protocol: Protocol) -> Option<&mut u64> {
+        self.0.get_mut(protocol as usize)
+    }
+}
+
 /// A session that counts until it is dropped.
 pub struct Counted {
     sessions: Arc<Sessions>,
-    key: (String, Protocol),
+    mailbox: String,
+    protocol: Protocol,
     leave: Leave,
 }
 
@@ -104,18 +116,20 @@ impl Sessions {
 
     /// Counts a session.
     pub fn enter(self: &Arc<Self>, mailbox: &str, protocol: Protocol) -> Counted {
-        let key = (mailbox.to_owned(), protocol);
+        let mailbox = mailbox.to_owned();
         let mut live = self.lock();
         let new = || self.stop.child_token();
-        let asked = live.leave.entry(mailbox.to_owned()).or_insert_with(new).clone();
-        if live.config.as_ref().is_some_and(|config| config.account(mailbox).is_none()) {
+        let asked = live.leave.entry(mailbox.clone()).or_insert_with(new).clone();
+        if live.config.as_ref().is_some_and(|config| config.account(&mailbox).is_none()) {
             asked.cancel();
         }
-        *live.counts.entry(key.clone()).or_default() += 1;
+        if let Some(count) = live.counts.entry(mailbox.clone()).or_default().of(protocol) {
+            *count += 1;
+        }
         self.changed.notify_one();
         drop(live);
         let leave = Leave { asked, stop: self.stop.clone() };
-        Counted { sessions: Arc::clone(self), key, leave }
+        Counted { sessions: Arc::clone(self), mailbox, protocol, leave }
     }
 
     /// Another configuration is in force: the sessions of mailboxes that it does not have are asked to leave. How
@@ -155,10 +169,10 @@ impl Sessions {
         let mismatches = self.mismatches.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let pid = std::process::id();
         let mut live = LiveSessions { pid, mismatches, ..LiveSessions::default() };
-        let counts = &self.lock().counts;
-        for ((mailbox, protocol), count) in counts.iter() {
-            let of_mailbox = live.sessions.entry(mailbox.clone()).or_default();
-            of_mailbox.insert(protocol.name().to_owned(), *count);
+        for (mailbox, Counts(counts)) in &self.lock().counts {
+            let all = Protocol::ALL.iter().zip(counts).filter(|(_, count)| **count > 0);
+            let named = all.map(|(protocol, count)| (protocol.name().to_owned(), *count));
+            live.sessions.insert(mailbox.clone(), named.collect());
         }
         live
     }
@@ -171,13 +185,16 @@ impl Sessions {
 impl Drop for Counted {
     fn drop(&mut self) {
         let mut live = self.sessions.lock();
-        let left = live.counts.get(&self.key).map_or(0, |count| count.saturating_sub(1));
-        match left {
-            0 => live.counts.remove(&self.key),
-            _ => live.counts.insert(self.key.clone(), left),
-        };
-        if !live.counts.keys().any(|(mailbox, _)| *mailbox == self.key.0) {
-            live.leave.remove(&self.key.0);
+        let counts = live.counts.get_mut(&self.mailbox);
+        let left = counts.map_or(0, |counts| {
+            if let Some(count) = counts.of(self.protocol) {
+                *count = count.saturating_sub(1);
+            }
+            counts.0.iter().sum()
+        });
+        if left == 0 {
+            live.counts.remove(&self.mailbox);
+            live.leave.remove(&self.mailbox);
         }
         self.sessions.changed.notify_one();
     }

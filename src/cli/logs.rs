@@ -3,9 +3,13 @@
 use std::io;
 
 use clap::ValueEnum;
-use tracing_subscriber::EnvFilter;
+use tracing::warn;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{fmt, registry};
 
-/// The variable with the filter, as tracing's `EnvFilter` reads it: `debug`, `gatepost=trace`.
+/// The variable with the filter, levels for all and for single targets: `debug`, `warn,gatepost=trace`.
 const FILTER: &str = "GATEPOST_LOG";
 
 /// How log lines look.
@@ -22,12 +26,22 @@ pub(super) enum LogFormat {
 /// error; gatepost has it in the refusal, where it belongs.
 const DEFAULT: &str = "warn,gatepost=info,rustls_platform_verifier=off";
 
-/// Logs from now on.
+/// Logs from now on. A filter that is not understood is told of, and the default one holds.
 pub(super) fn start(format: LogFormat) {
-    let filter = EnvFilter::try_from_env(FILTER).unwrap_or_else(|_| EnvFilter::new(DEFAULT));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let wanted = std::env::var(FILTER).unwrap_or_else(|_| DEFAULT.into());
+    let (filter, wrong) = match wanted.parse::<Targets>() {
+        Ok(filter) => (filter, None),
+        Err(wrong) => (DEFAULT.parse().unwrap_or_default(), Some(wrong)),
+    };
+    let lines = fmt::layer().with_writer(io::stderr);
+    let log = registry().with(filter);
     match format {
-        LogFormat::Text => log.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
+        LogFormat::Text => {
+            log.with(lines.with_ansi(io::IsTerminal::is_terminal(&io::stderr()))).init();
+        }
+        LogFormat::Json => log.with(lines.json().flatten_event(true)).init(),
+    }
+    if let Some(wrong) = wrong {
+        warn!(filter = wanted, %wrong, "{FILTER} is no list of TARGET=LEVEL; it has no effect");
     }
 }

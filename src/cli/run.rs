@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use tokio::task::spawn_blocking;
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
 use super::signals::{HangUp, StopSignal};
 use super::{UsageError, logs, ui};
@@ -159,6 +159,6 @@ fn tell_descriptors(config: &Config, limit: Option<u64>) {
             limit,
             "few files may be open (a session takes two): raise it by ulimit -n or LimitNOFILE, or lower waiting of [guard]"
         ),
-        limit => debug!(limit, "files that may be open"),
+        limit => info!(limit, "files that may be open"),
     }
 }

@@ -29,9 +29,19 @@ pub(super) async fn client(
     peer: SocketAddr,
     seat: &mut Seat,
 ) -> Result<SocketAddr, Ending> {
-    if !door.listener.is_balancer(peer.ip()) {
-        return Ok(peer);
+    match door.listener.is_balancer(peer.ip()) {
+        // Boxed: others do not hold the memory of a header.
+        true => Box::pin(announced(door, socket, peer, seat)).await,
+        false => Ok(peer),
     }
+}
+
+async fn announced(
+    door: &Door,
+    socket: &mut TcpStream,
+    peer: SocketAddr,
+    seat: &mut Seat,
+) -> Result<SocketAddr, Ending> {
     let read = within(seat, Instant::now() + HEADER, header(socket));
     let read = tokio::select! {
         read = read => read,

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 use super::deadline::Deadline;
 use super::eyeballs;
-use super::lookup::look_up;
+use super::lookup::{forget, look_up, preferred};
 use super::route::Hop;
 use super::tunnel;
 use super::{ClientTls, Route, Stream};
@@ -105,8 +105,15 @@ async fn connect(host: &str, port: u16, deadline: Deadline) -> Result<Stream, St
     let late = |late| Err(format!("no name server has answered for {host} {late}"));
     let addresses = addresses.unwrap_or_else(late)?;
     let limit = deadline.at_most(CONNECT);
-    let connected = eyeballs::connect(addresses, limit, TcpStream::connect).await;
-    let stream = connected.map_err(|unreachable| unreachable.to_string())?;
+    let attempt = |address| async move { Ok((address, TcpStream::connect(address).await?)) };
+    let (address, stream) = match eyeballs::connect(addresses, limit, attempt).await {
+        Ok(connected) => connected,
+        Err(unreachable) => {
+            forget(host, port);
+            return Err(unreachable.to_string());
+        }
+    };
+    preferred(host, port, address);
     tune(&stream).map_err(|error| error.to_string())?;
     Ok(Stream::Plain(stream))
 }

@@ -19,6 +19,7 @@ mod server_tls;
 mod standstill;
 mod stream;
 mod tls;
+mod tls_stream;
 mod tunnel;
 mod watch;
 
@@ -36,4 +37,5 @@ pub use server_tls::{CertificateSource, ServerTls};
 pub use standstill::Standstill;
 pub use stream::Stream;
 pub use tls::{ClientTls, TlsError};
+pub use tls_stream::TlsStream;
 pub use watch::{CertificateFault, Presented, Seen};

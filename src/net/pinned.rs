@@ -14,11 +14,10 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
 use super::pem_file::certificates;
 use super::tls::provider;
-use super::{Certificate, ClientTls, TlsError};
+use super::{Certificate, ClientTls, TlsError, TlsStream};
 
 impl ClientTls {
     /// Trusts the leaf in this PEM file and nothing else.
@@ -35,8 +34,8 @@ pub async fn look_at_certificate(stream: TcpStream) -> io::Result<Certificate> {
     let any = ClientTls::with(Arc::new(Pinned { leaf: None, provider: provider() }));
     let any = any.map_err(io::Error::other)?.config();
     let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
-    let mut stream = TlsConnector::from(Arc::new(any)).connect(name, stream).await?;
-    let shown = stream.get_ref().1.peer_certificates().and_then(Certificate::first_of);
+    let mut stream = TlsStream::connect(Arc::new(any), name, stream).await?;
+    let shown = stream.peer_certificates().and_then(Certificate::first_of);
     // Without it the other side takes the end for a client that mistrusts the certificate.
     stream.shutdown().await?;
     shown.ok_or_else(|| io::Error::other("it shows no certificate that can be read"))

@@ -23,6 +23,10 @@ use crate::protocol::{Closing, Talk};
 /// Size of a worker's scratch buffer. Four TLS records (RFC 8446 section 5.1).
 const SCRATCH: usize = 64 * 1024;
 
+/// Reads of one direction before the other sessions of its thread have their turn: half a MiB, some tenths of a
+/// millisecond. A new login must not wait for one that floods.
+const TURN: usize = 8;
+
 /// So long without a byte, a session is quiet. A client that is at work sends its next command sooner, and a person
 /// who waits for a restart does not notice it.
 const QUIET: Duration = Duration::from_millis(300);
@@ -92,7 +96,7 @@ where
     if dismissed {
         drop(upstream);
         // A client that is gone does not hear it.
-        let _ = timeout(LINGER, dismiss(&mut client, &talk.goodbye(why()))).await;
+        let _ = Box::pin(timeout(LINGER, dismiss(&mut client, &talk.goodbye(why())))).await;
     }
     Relayed { up: up.moved, down: down.moved, end, dismissed }
 }
@@ -162,7 +166,7 @@ impl Pipe {
         mut sink: Pin<&mut impl AsyncWrite>,
         look: &mut dyn FnMut(&[u8]),
     ) -> Poll<io::Result<()>> {
-        loop {
+        for _ in 0..TURN {
             ready!(self.poll_write_pending(cx, sink.as_mut()))?;
             match self.state {
                 State::Open => match self.poll_move(cx, source.as_mut(), sink.as_mut(), look)? {
@@ -182,6 +186,8 @@ impl Pipe {
                 State::Closed => return Poll::Ready(Ok(())),
             }
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Reads once and writes as much of it as the sink takes.

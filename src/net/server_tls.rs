@@ -124,7 +124,7 @@ impl Served {
             return Err(io::Error::other(error));
         }
         let stream = start.into_stream(config).await?;
-        Ok(Stream::Tls(Box::new(stream.into())))
+        Ok(Stream::Accepted(Box::new(stream)))
     }
 }
 

@@ -6,17 +6,21 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::{TlsStream, client};
+use tokio_rustls::server;
+
+use super::TlsStream;
 
 /// A TCP connection, with or without TLS on it.
 #[derive(Debug)]
 pub enum Stream {
     /// As accepted or dialled.
     Plain(TcpStream),
-    /// Behind a handshake, in either role.
+    /// Of a client, behind the handshake.
+    Accepted(Box<server::TlsStream<TcpStream>>),
+    /// To a server, behind the handshake.
     Tls(Box<TlsStream<TcpStream>>),
     /// Behind a second handshake, through a proxy that is spoken to by TLS.
-    Tunnelled(Box<client::TlsStream<Box<TlsStream<TcpStream>>>>),
+    Tunnelled(Box<TlsStream<Box<TlsStream<TcpStream>>>>),
 }
 
 impl AsyncRead for Stream {
@@ -29,6 +33,7 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Accepted(stream) => closed(Pin::new(stream).poll_read(cx, buf)),
             Self::Tls(stream) => closed(Pin::new(stream).poll_read(cx, buf)),
             Self::Tunnelled(stream) => closed(Pin::new(stream).poll_read(cx, buf)),
         }
@@ -43,6 +48,7 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Accepted(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Tunnelled(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
@@ -51,6 +57,7 @@ impl AsyncWrite for Stream {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Accepted(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tunnelled(stream) => Pin::new(stream).poll_flush(cx),
         }
@@ -59,6 +66,7 @@ impl AsyncWrite for Stream {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Accepted(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tunnelled(stream) => Pin::new(stream).poll_shutdown(cx),
         }

@@ -12,11 +12,10 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::ServerName;
 use rustls_platform_verifier::Verifier;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
-use super::Stream;
 use super::dial::tune;
 use super::pem_file::certificates;
+use super::{Stream, TlsStream};
 use crate::config::SecretError;
 use crate::confine;
 use crate::private_file::PrivateFileError;
@@ -124,12 +123,16 @@ impl ClientTls {
 
     pub(super) async fn connect(&self, stream: Stream, host: &str) -> io::Result<Stream> {
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-        let tls = TlsConnector::from(Arc::clone(&self.0));
+        let config = Arc::clone(&self.0);
         Ok(match stream {
-            Stream::Plain(stream) => Stream::Tls(Box::new(tls.connect(name, stream).await?.into())),
+            Stream::Plain(stream) => {
+                Stream::Tls(Box::new(TlsStream::connect(config, name, stream).await?))
+            }
             // In the tunnel of a proxy that is itself spoken to by TLS.
-            Stream::Tls(outer) => Stream::Tunnelled(Box::new(tls.connect(name, outer).await?)),
-            Stream::Tunnelled(_) => return Err(tls_inside_tls()),
+            Stream::Tls(outer) => {
+                Stream::Tunnelled(Box::new(TlsStream::connect(config, name, outer).await?))
+            }
+            Stream::Accepted(_) | Stream::Tunnelled(_) => return Err(tls_inside_tls()),
         })
     }
 }
@@ -145,7 +148,7 @@ impl Stream {
 pub(super) fn plain(stream: Stream) -> io::Result<TcpStream> {
     match stream {
         Stream::Plain(stream) => Ok(stream),
-        Stream::Tls(_) | Stream::Tunnelled(_) => Err(tls_inside_tls()),
+        Stream::Accepted(_) | Stream::Tls(_) | Stream::Tunnelled(_) => Err(tls_inside_tls()),
     }
 }
 

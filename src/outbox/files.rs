@@ -87,12 +87,14 @@ impl Files {
     }
 
     pub(super) fn make_folders(&self, state_dir: &Path) -> Result<(), SpoolError> {
+        let mut is_new = false;
         for folder in self.folders() {
-            private_file::ensure_own_folder(folder)?;
+            is_new |= private_file::ensure_own_folder(folder)?;
             private_file::close_to_others(folder).map_err(SpoolError::at(folder))?;
         }
         self.refuse_planted()?;
-        for folder in [state_dir, &self.root] {
+        // What was there lasts; a sync would take a disk's time at each start.
+        for folder in [state_dir, &self.root].into_iter().filter(|_| is_new) {
             folder::sync_folder(folder).map_err(SpoolError::at(folder))?;
         }
         Ok(())

@@ -20,20 +20,20 @@ pub fn ensure_folder(path: &Path) -> Result<(), PrivateFileError> {
 
 /// The same for the state folder, and it is refused if others may write there.
 pub fn ensure_state_folder(path: &Path) -> Result<(), PrivateFileError> {
-    ensure(path, Origin::Named)
+    ensure(path, Origin::Named).map(drop)
 }
 
-/// The same for a folder in the state folder.
-pub fn ensure_own_folder(path: &Path) -> Result<(), PrivateFileError> {
+/// The same for a folder in the state folder; whether it was made just now.
+pub fn ensure_own_folder(path: &Path) -> Result<bool, PrivateFileError> {
     ensure(path, Origin::Own)
 }
 
-fn ensure(path: &Path, origin: Origin) -> Result<(), PrivateFileError> {
-    if !is_good_folder(path, origin)? {
-        ensure_folder(path)?;
-        is_good_folder(path, origin)?;
+fn ensure(path: &Path, origin: Origin) -> Result<bool, PrivateFileError> {
+    if is_good_folder(path, origin)? {
+        return Ok(false);
     }
-    Ok(())
+    ensure_folder(path)?;
+    is_good_folder(path, origin)
 }
 
 /// Refuses what [`ensure_state_folder`] does, and makes nothing. Whether the folder is there.

@@ -43,6 +43,7 @@ impl Talk {
             Kind::Pop3(talk) => talk.client(bytes),
             Kind::Unknown => {}
         }
+        self.give_up_if_lost();
     }
 
     /// The upstream has sent these.
@@ -51,6 +52,19 @@ impl Talk {
             Kind::Imap(talk) => talk.server(bytes),
             Kind::Pop3(talk) => talk.server(bytes),
             Kind::Unknown => {}
+        }
+        self.give_up_if_lost();
+    }
+
+    /// What is not understood any more is not looked at any more.
+    fn give_up_if_lost(&mut self) {
+        let is_lost = match &self.0 {
+            Kind::Imap(talk) => talk.is_lost(),
+            Kind::Pop3(talk) => talk.is_lost(),
+            Kind::Unknown => false,
+        };
+        if is_lost {
+            self.0 = Kind::Unknown;
         }
     }
 

@@ -72,13 +72,17 @@ impl ImapTalk {
         self.lost |= text.is_err();
     }
 
+    pub(in crate::protocol) fn is_lost(&self) -> bool {
+        self.lost
+    }
+
     pub(in crate::protocol) fn is_settled(&self) -> bool {
         let answered = match self.open {
             0 => true,
             1 => self.idle == Idle::Idling,
             _ => false,
         };
-        answered && !self.lost && self.client.at_start() && self.server.at_start()
+        answered && self.client.at_start() && self.server.at_start()
     }
 }
 

@@ -50,9 +50,13 @@ impl Pop3Talk {
         });
     }
 
+    pub(in crate::protocol) fn is_lost(&self) -> bool {
+        self.lost
+    }
+
     pub(in crate::protocol) fn is_settled(&self) -> bool {
         let answered = self.awaited.is_empty() && !self.within;
-        answered && !self.lost && self.client.at_start && self.server.at_start
+        answered && self.client.at_start && self.server.at_start
     }
 }
 
