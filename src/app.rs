@@ -265,12 +265,19 @@ impl App {
 
     /// What goes on beside the connections, as long as this configuration is in force.
     fn watch_configured(&mut self) {
+        // Before the former ones end, which leave their connections to these.
+        let keep = |server: &Arc<Server>| server.keep_spares(self.config.spare_connections);
+        let keepers: Vec<_> = self.providers.all_servers().map(keep).collect();
         std::mem::replace(&mut self.superseded, self.stop.child_token()).cancel();
         let superseded = &self.superseded;
         for server in self.providers.servers(Protocol::Smtp) {
             let (server, superseded) = (Arc::clone(server), superseded.clone());
             let learn = async move { drop(server.keywords().await) };
             self.tracker.spawn(async move { superseded.run_until_cancelled(learn).await });
+        }
+        for keep in keepers {
+            let superseded = superseded.clone();
+            self.tracker.spawn(async move { superseded.run_until_cancelled(keep).await });
         }
         let Lasting { store, clock, attention, .. } = &self.lasting;
         let (store, clock, attention) = (store.clone(), clock.clone(), attention.clone());

@@ -220,8 +220,8 @@ impl Connection {
         let Door { listener, server, gate, .. } = &*self.door;
         let keywords = match (listener.protocol, listener.delivery) {
             (Protocol::Smtp, Delivery::Direct) => seat.during(Box::pin(server.keywords())).await?,
-            (Protocol::Smtp, Delivery::Spool) => spool_keywords(gate.config.spool.message),
-            (Protocol::Imap | Protocol::Pop3, _) => Vec::new(),
+            (Protocol::Smtp, Delivery::Spool) => spool_keywords(gate.config.spool.message).into(),
+            (Protocol::Imap | Protocol::Pop3, _) => Arc::default(),
         };
         let open =
             listener.protocol == Protocol::Smtp && gate.config.device(self.peer.ip()).is_some();

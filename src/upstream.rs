@@ -1,20 +1,31 @@
 //! A mail server of the provider: connections to it, up to the login, and what is known of it.
 //!
-//! Invariant: a connection is opened only for a login that gatepost has checked, except to learn an SMTP
-//! server's EHLO keywords: once at start, and at most once at a time while they are not known.
+//! | file | what it holds |
+//! | --- | --- |
+//! | `upstream` | [`Server`]: logins |
+//! | `way` | a connection, from the server's name to where the login begins, and through it |
+//! | `spares` | connections that stand ready for the next login |
+//!
+//! Invariant: a connection is opened only for a login that gatepost has checked, or after some that went well
+//! (`spares`); except to learn an SMTP server's EHLO keywords: once at start, and at most once at a time while they are
+//! not known.
+
+mod spares;
+mod way;
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 use tracing::debug;
 
 use crate::config::{Account, Endpoint};
-use crate::net::{ClientTls, Deadline, DialError, Route, Stream, dial, start_tls};
+use crate::net::{ClientTls, Deadline, Route, Stream};
 use crate::oauth::{AccessToken, Tokens};
-use crate::protocol::{Goal, Phase, Refusal, Rejection, Upstream, UpstreamStep, Welcome, Xoauth2};
-use crate::vocabulary::{Protocol, TlsMode};
+use crate::protocol::{Refusal, Rejection, Welcome, Xoauth2};
+use crate::vocabulary::Protocol;
+use spares::{NotIn, Spares};
+use way::Way;
 
 /// For the whole way to a login: connect, TLS, greeting, authentication. Clients give a login about half
 /// a minute.
@@ -26,22 +37,20 @@ const LEARN: Duration = Duration::from_secs(5);
 /// After a failure to learn them, clients are told none for this long.
 const LEARN_AGAIN: Duration = Duration::from_secs(5);
 
-/// Octets read at a time before the login.
-const READ: usize = 4096;
-
-/// How gatepost names itself in EHLO: it has no domain of its own (RFC 5321 section 4.1.3).
-const EHLO_NAME: &str = "[127.0.0.1]";
-
 /// A mail server. Listeners that lead to the same one share it.
 pub struct Server {
-    protocol: Protocol,
-    endpoint: Endpoint,
-    tls: ClientTls,
-    route: Route,
+    way: Way,
     /// SMTP's EHLO keywords or IMAP's capabilities after a login, as it last told them.
-    known: RwLock<Option<Arc<Vec<String>>>>,
+    known: RwLock<Option<Arc<[String]>>>,
     /// Held while the keywords are learned; the time of the last failure.
     learning: tokio::sync::Mutex<Option<Instant>>,
+    spares: Spares,
+}
+
+/// The one whose task keeps a server's spare connections.
+struct Keeper {
+    server: Arc<Server>,
+    number: u64,
 }
 
 /// A connection that is logged in.
@@ -67,29 +76,64 @@ impl Server {
     /// A server to which no connection was made yet.
     pub fn new(protocol: Protocol, endpoint: Endpoint, tls: ClientTls, route: Route) -> Self {
         Self {
-            protocol,
-            endpoint,
-            tls,
-            route,
+            way: Way { protocol, endpoint, tls: tls.for_server(), route },
             known: RwLock::default(),
             learning: tokio::sync::Mutex::default(),
+            spares: Spares::default(),
         }
     }
 
     /// Where it is.
     pub fn endpoint(&self) -> &Endpoint {
-        &self.endpoint
+        &self.way.endpoint
     }
 
-    /// Opens a connection and logs in.
+    /// Has up to `most` spare connections ready, as logins want them, as long as what comes back is polled; with its end
+    /// they are closed, unless this was called again before.
+    pub fn keep_spares(self: &Arc<Self>, most: usize) -> impl Future<Output = ()> + Send + use<> {
+        let keeper = Keeper { number: self.spares.begin(most), server: Arc::clone(self) };
+        async move {
+            if most > 0 {
+                keeper.server.spares.keep(&keeper.server.way).await;
+            }
+        }
+    }
+
+    /// Logs in, on a spare connection if there is one.
     pub async fn log_in(&self, login: Xoauth2) -> Result<Session, Rejection> {
-        let known = self.known();
-        let mut session = self.open(Goal::Login(login), known.is_none(), LOGIN).await?;
+        let (deadline, known) = (Deadline::within(LOGIN), self.known());
+        let learn = known.is_none();
+        let by_spare = self.log_in_by_spare(&login, learn, deadline).await.transpose()?;
+        let is_by_spare = by_spare.is_some();
+        let mut session = match by_spare {
+            Some(session) => session,
+            None => self.way.log_in(login, learn, deadline).await?,
+        };
+        self.spares.note_login(is_by_spare);
         match (session.welcome.capabilities.is_empty(), known) {
-            (true, Some(known)) => session.welcome.capabilities = known.to_vec(),
-            _ => self.remember(&session.welcome),
+            (true, Some(known)) => session.welcome.capabilities = known,
+            (_, known) => self.remember(&session.welcome, known),
         }
         Ok(session)
+    }
+
+    /// None: there is none, or it was of no use.
+    async fn log_in_by_spare(
+        &self,
+        login: &Xoauth2,
+        learn: bool,
+        deadline: Deadline,
+    ) -> Option<Result<Session, Rejection>> {
+        let spare = self.spares.take()?;
+        match spare.log_in(&self.way, login.clone(), learn, deadline).await {
+            Ok(session) => Some(Ok(session)),
+            Err(NotIn::Refused(rejection)) => Some(Err(rejection)),
+            Err(NotIn::Stale(rejection)) => {
+                debug!(endpoint = %self.endpoint(), ?rejection, "a spare connection was stale");
+                self.spares.note_stale();
+                None
+            }
+        }
     }
 
     /// Opens a connection and logs in to the mailbox of `account`. A token that the server rejects may be stale: then
@@ -113,13 +157,13 @@ impl Server {
         stale: &AccessToken,
         said: String,
     ) -> Result<Session, NoSession> {
-        let other = tokens.get_other(account, self.protocol, stale).await;
+        let other = tokens.get_other(account, self.way.protocol, stale).await;
         let Some(token) = other.transpose().map_err(NoSession::NoToken)? else {
             return Err(NoSession::Rejected(Rejection::NotPermitted { said }));
         };
         let second = self.log_in_with(account, &token).await;
         if let Err(Rejection::Token { .. }) = second {
-            tokens.give_up(account, self.protocol);
+            tokens.give_up(account, self.way.protocol);
         }
         second.map_err(NoSession::Rejected)
     }
@@ -129,7 +173,7 @@ impl Server {
         account: &Account,
         token: &AccessToken,
     ) -> Result<Session, Rejection> {
-        match Xoauth2::new(account.xoauth2_user(self.protocol), &token.token) {
+        match Xoauth2::new(account.xoauth2_user(self.way.protocol), &token.token) {
             Some(login) => self.log_in(login).await,
             None => Err(Rejection::NotPermitted { said: "no user name or no token".into() }),
         }
@@ -137,112 +181,42 @@ impl Server {
 
     /// Opens a connection up to where a login would begin, TLS included.
     pub async fn reach(&self) -> Result<Session, Rejection> {
-        self.open(Goal::Learn, false, LOGIN).await
+        self.way.look(LOGIN).await
     }
 
     /// SMTP's EHLO keywords; none if the server can't be asked just now.
-    pub async fn keywords(&self) -> Vec<String> {
+    pub async fn keywords(&self) -> Arc<[String]> {
         if let Some(known) = self.known() {
-            return known.to_vec();
+            return known;
         }
         let mut failed_at = self.learning.lock().await;
         if self.known().is_none() && failed_at.is_none_or(|at| at.elapsed() > LEARN_AGAIN) {
-            match self.open(Goal::Learn, false, LEARN).await {
-                Ok(session) => self.remember(&session.welcome),
+            match self.way.look(LEARN).await {
+                Ok(session) => self.remember(&session.welcome, None),
                 Err(rejection) => {
-                    debug!(endpoint = %self.endpoint, ?rejection, "EHLO keywords not learned");
+                    debug!(endpoint = %self.endpoint(), ?rejection, "EHLO keywords not learned");
                     *failed_at = Some(Instant::now());
                 }
             }
         }
-        self.known().map(|known| known.to_vec()).unwrap_or_default()
+        self.known().unwrap_or_default()
     }
 
-    fn known(&self) -> Option<Arc<Vec<String>>> {
+    fn known(&self) -> Option<Arc<[String]>> {
         self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn remember(&self, welcome: &Welcome) {
-        let known = Some(Arc::new(welcome.capabilities.clone()));
-        *self.known.write().unwrap_or_else(PoisonError::into_inner) = known;
-    }
-
-    async fn open(&self, goal: Goal, learn: bool, limit: Duration) -> Result<Session, Rejection> {
-        let deadline = Deadline::within(limit);
-        let dialled = dial(&self.endpoint, &self.route, &self.tls, deadline).await;
-        let mut stream = dialled.map_err(down)?;
-        if self.endpoint.tls == TlsMode::Implicit {
-            stream = self.encrypt(stream, deadline).await?;
+    /// The same as was known is not taken over, so that all share what was there.
+    fn remember(&self, welcome: &Welcome, known: Option<Arc<[String]>>) {
+        if known.is_none_or(|known| known != welcome.capabilities) {
+            let known = Some(Arc::clone(&welcome.capabilities));
+            *self.known.write().unwrap_or_else(PoisonError::into_inner) = known;
         }
-        let mut upstream = Upstream::new(self.protocol, self.endpoint.tls, goal, EHLO_NAME, learn);
-        loop {
-            let phase = upstream.phase();
-            let (limit, silent) = limit_of(phase);
-            let talk = self.talk(&mut stream, &mut upstream);
-            match deadline.phase(limit, talk).await {
-                Err(late) => return Err(self.broken(&format!("{silent} {late}"))),
-                Ok(step) => match step? {
-                    Some(UpstreamStep::StartTls) => {
-                        stream = self.encrypt(stream, deadline).await?;
-                        upstream.tls_started();
-                    }
-                    Some(UpstreamStep::Ready(welcome)) => {
-                        return Ok(Session { stream, unread: upstream.into_unread(), welcome });
-                    }
-                    Some(UpstreamStep::Failed(rejection)) => return Err(rejection),
-                    _ => {}
-                },
-            }
-        }
-    }
-
-    /// Reads and writes until something else is to be done (`Some`) or the next phase begins.
-    async fn talk(
-        &self,
-        stream: &mut Stream,
-        upstream: &mut Upstream,
-    ) -> Result<Option<UpstreamStep>, Rejection> {
-        let off = |error| self.broken(&format!("has broken the connection off: {error}"));
-        let phase = upstream.phase();
-        while upstream.phase() == phase {
-            match upstream.step() {
-                UpstreamStep::Read => {
-                    let mut buffer = [0; READ];
-                    match stream.read(&mut buffer).await.map_err(off)? {
-                        0 => return Err(self.broken("has closed the connection")),
-                        count => upstream.push(buffer.get(..count).unwrap_or_default()),
-                    }
-                }
-                UpstreamStep::Write(bytes) => {
-                    stream.write_all(bytes.expose()).await.map_err(off)?;
-                    stream.flush().await.map_err(off)?;
-                }
-                step => return Ok(Some(step)),
-            }
-        }
-        Ok(None)
-    }
-
-    async fn encrypt(&self, stream: Stream, deadline: Deadline) -> Result<Stream, Rejection> {
-        start_tls(stream, &self.endpoint, &self.tls, deadline).await.map_err(down)
-    }
-
-    fn broken(&self, what: &str) -> Rejection {
-        Rejection::Broken { said: format!("{} {what}", self.endpoint) }
     }
 }
 
-fn down(error: DialError) -> Rejection {
-    Rejection::Broken { said: error.to_string() }
-}
-
-/// How long an upstream may take for a phase, whatever trickles in, and what it has not done then. Exchange answers in
-/// well under a second, and a login after some at most; within [`LOGIN`], in which clients lose their patience.
-fn limit_of(phase: Phase) -> (Duration, &'static str) {
-    match phase {
-        Phase::Greeting => (Duration::from_secs(10), "has sent no greeting"),
-        Phase::StartTls => (Duration::from_secs(10), "has not begun TLS"),
-        Phase::Command => (Duration::from_secs(10), "has not answered"),
-        Phase::Login => (Duration::from_secs(20), "has not answered the login"),
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.server.spares.end(self.number);
     }
 }

@@ -1,6 +1,7 @@
 //! Any octets of a client before its login.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::sync::LazyLock;
 
 use gatepost::protocol::{
@@ -178,7 +179,7 @@ fn new(setup: &Setup) -> Frontend {
         Protocol::Smtp => spool_keywords(1000),
         Protocol::Imap | Protocol::Pop3 => Vec::new(),
     };
-    let frontend = Frontend::new(setup.protocol, setup.tls, keywords);
+    let frontend = Frontend::new(setup.protocol, setup.tls, keywords.into());
     if setup.open { frontend.open_to_device() } else { frontend }
 }
 
@@ -214,7 +215,7 @@ static REFUSALS: LazyLock<[(Refusal, [Vec<u8>; 3]); 2]> = LazyLock::new(|| {
                 Protocol::Pop3 => b"USER planted-name\r\nPASS planted-word\r\n",
                 Protocol::Smtp => b"EHLO x\r\nAUTH PLAIN AHBsYW50ZWQtbmFtZQBwbGFudGVkLXdvcmQ=\r\n",
             };
-            let mut frontend = Frontend::new(protocol, LocalTls::Never, Vec::new());
+            let mut frontend = Frontend::new(protocol, LocalTls::Never, Arc::default());
             frontend.push(wire);
             while !matches!(frontend.step(), FrontendStep::Login(_)) {}
             let answer = frontend.refuse(&refusal);

@@ -1,5 +1,7 @@
 //! PLAIN and LOGIN as any client spells them, the same through each protocol.
 
+use std::sync::Arc;
+
 use gatepost::protocol::{Frontend, FrontendStep, LocalTls};
 use gatepost::vocabulary::Protocol;
 
@@ -81,7 +83,7 @@ fn wire(protocol: Protocol, plain: bool, initial: bool, lines: &[Vec<u8>]) -> Ve
 
 /// The first login, if there is one before the exchange has failed.
 fn run(protocol: Protocol, wire: &[u8], split: Split) -> Claim {
-    let mut frontend = Frontend::new(protocol, LocalTls::Never, Vec::new());
+    let mut frontend = Frontend::new(protocol, LocalTls::Never, Arc::default());
     let mut pieces = Pieces::new(wire, split);
     loop {
         match frontend.step() {

@@ -18,9 +18,9 @@ const TOKEN: &str = "eyJ0eXAiOiJKV1QifQ.secret-of-a-token.c2lnbmF0dXJl";
 static MESSAGE: LazyLock<String> =
     LazyLock::new(|| BASE64_STANDARD.encode(format!("user={USER}\x01auth=Bearer {TOKEN}\x01\x01")));
 
-static LOGIN: LazyLock<Goal> = LazyLock::new(|| {
+static LOGIN: LazyLock<Xoauth2> = LazyLock::new(|| {
     let token = Secret::new(String::from(TOKEN));
-    Goal::Login(Xoauth2::new(USER, &token).expect("no control character in it"))
+    Xoauth2::new(USER, &token).expect("no control character in it")
 });
 
 /// Most that gatepost says to one upstream, besides the token: some commands, and an empty line for each challenge.
@@ -35,6 +35,8 @@ struct Setup {
     tls: TlsMode,
     learn: bool,
     ask: bool,
+    /// The login is known when its turn has come, and not before.
+    late: bool,
 }
 
 /// All that can be seen of a connection.
@@ -56,7 +58,8 @@ enum End {
 }
 
 /// An upstream gets clean commands, the same ones however its octets are split; the token goes out once at most and
-/// never in plain text; nothing that was said before TLS has any effect behind it.
+/// never in plain text; nothing that was said before TLS has any effect behind it; and a connection that has stood ready
+/// for its login goes on like one that was opened for it.
 pub fn check(protocol: Protocol, data: &[u8]) {
     let Some(case) = Case::of(data) else { return };
     let setup = Setup {
@@ -64,8 +67,12 @@ pub fn check(protocol: Protocol, data: &[u8]) {
         tls: if case.flag(0) { TlsMode::StartTls } else { TlsMode::Implicit },
         learn: case.flag(1) && protocol == Protocol::Smtp,
         ask: case.flag(2),
+        late: false,
     };
     let whole = case.agree(|split| call(&setup, case.wire, split));
+    if !setup.learn {
+        assert_eq!(call(&Setup { late: true, ..setup }, case.wire, case.split()), whole);
+    }
     assert_clean(&whole.said);
     assert!(whole.said.len() <= MOST_SAID + MESSAGE.len(), "{} octets", whole.said.len());
     let (plain, secured) = match (setup.tls, whole.plain) {
@@ -79,7 +86,7 @@ pub fn check(protocol: Protocol, data: &[u8]) {
         Some(End::Ready(welcome)) => {
             assert!(setup.learn || told == 1, "logged in without a token");
             assert!(welcome.capabilities.len() <= MAX_LINE);
-            for word in &welcome.capabilities {
+            for word in &*welcome.capabilities {
                 assert!(word.bytes().all(|octet| (32..127).contains(&octet)), "{word:?}");
             }
         }
@@ -135,7 +142,11 @@ fn call(setup: &Setup, wire: &[u8], split: Split) -> Outcome {
 /// A connection on which the upstream says `plain`, and `secured` behind STARTTLS.
 fn talk(setup: &Setup, plain: &[u8], secured: &[u8], split: Split) -> Outcome {
     let mut pieces = Pieces::new(plain, split);
-    let goal = if setup.learn { Goal::Learn } else { LOGIN.clone() };
+    let goal = match setup {
+        Setup { learn: true, .. } => Goal::Learn,
+        Setup { late: true, .. } => Goal::StandBy,
+        _ => Goal::Login(LOGIN.clone()),
+    };
     let mut upstream = Upstream::new(setup.protocol, setup.tls, goal, "gatepost.local", setup.ask);
     let mut outcome = Outcome::default();
     loop {
@@ -159,6 +170,10 @@ fn talk(setup: &Setup, plain: &[u8], secured: &[u8], split: Split) -> Outcome {
                 outcome.end = Some(End::Injected);
                 return outcome;
             }
+            UpstreamStep::Rest => {
+                assert!(setup.late && !contains(&outcome.said, MESSAGE.as_bytes()));
+                upstream.log_in(LOGIN.clone(), setup.ask);
+            }
             UpstreamStep::Ready(welcome) => {
                 assert!(setup.tls == TlsMode::Implicit || outcome.plain.is_some(), "no TLS");
                 outcome.unread = [&upstream.into_unread(), pieces.rest()].concat();
@@ -179,7 +194,8 @@ fn talk(setup: &Setup, plain: &[u8], secured: &[u8], split: Split) -> Outcome {
 pub fn check_challenge(data: &[u8]) {
     let Some(case) = Case::of(data) else { return };
     let protocol = Protocol::ALL[usize::from(case.flags & 3) % 3];
-    let setup = Setup { protocol, tls: TlsMode::Implicit, learn: false, ask: case.flag(2) };
+    let setup =
+        Setup { protocol, tls: TlsMode::Implicit, learn: false, ask: case.flag(2), late: false };
     let at = case.wire.iter().position(|&octet| octet == 0).unwrap_or(case.wire.len());
     let (challenge, refusal) = case.wire.split_at(at);
     let refusal = refusal.get(1..).unwrap_or_default();

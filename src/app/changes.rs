@@ -44,6 +44,7 @@ impl Changes {
             ("proxy", former.proxy != new.proxy),
             ("on_attention", former.on_attention != new.on_attention),
             ("confine", former.confine != new.confine),
+            ("spare_connections", former.spare_connections != new.spare_connections),
         ] {
             if differs {
                 parts.push(format!("{what} changed"));

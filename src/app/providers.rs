@@ -133,6 +133,11 @@ impl Providers {
         servers.filter(move |((of, ..), _)| *of == protocol).map(|(_, server)| server)
     }
 
+    /// All servers that were asked for.
+    pub(super) fn all_servers(&self) -> impl Iterator<Item = &Arc<Server>> {
+        self.made.servers.values()
+    }
+
     /// The token endpoint of each provider that an account has, by the provider's name.
     pub(super) fn token_endpoints(
         &mut self,

@@ -74,6 +74,8 @@ pub struct Config {
     pub proxy: Proxy,
     /// Whether the running process is confined.
     pub confine: bool,
+    /// How many connections to each mail server may stand ready for the next login.
+    pub spare_connections: usize,
     /// Where some keys stand in the file.
     pub lines: Lines,
     /// Also of apps that no account has.

@@ -19,6 +19,7 @@ pub(super) struct Raw {
     pub(super) on_attention: Option<Spanned<Vec<String>>>,
     pub(super) proxy: Option<Spanned<Proxy>>,
     pub(super) confine: Option<bool>,
+    pub(super) spare_connections: Option<Spanned<usize>>,
     #[serde(default)]
     pub(super) store: Store,
     #[serde(default)]

@@ -6,6 +6,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
@@ -61,7 +62,7 @@ impl Client {
         door: &Door,
         socket: TcpStream,
         seat: Seat,
-        keywords: Vec<String>,
+        keywords: Arc<[String]>,
         open: bool,
         deadline: Instant,
     ) -> Result<Self, Ending> {

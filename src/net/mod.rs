@@ -18,6 +18,7 @@ mod self_signed;
 mod server_tls;
 mod standstill;
 mod stream;
+mod tickets;
 mod tls;
 mod tls_stream;
 mod tunnel;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::ClientConfig;
+use rustls::client::Resumption;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::ServerName;
@@ -15,6 +16,7 @@ use tokio::net::TcpStream;
 
 use super::dial::tune;
 use super::pem_file::certificates;
+use super::tickets::Tickets;
 use super::{Stream, TlsStream};
 use crate::config::SecretError;
 use crate::confine;
@@ -114,6 +116,15 @@ impl ClientTls {
             .with_custom_certificate_verifier(verifier)
             .with_no_client_auth();
         Ok(Self(Arc::new(config)))
+    }
+
+    /// The same for one mail server, with a memory of its own for what sessions are resumed by: rustls knows servers by
+    /// their names alone, and what one of several at a name has given out is of no use to the others. The token is never
+    /// sent with a handshake (early data), which whoever records it could send again.
+    pub fn for_server(&self) -> Self {
+        let mut config = self.config();
+        config.resumption = Resumption::store(Arc::new(Tickets::default()));
+        Self(Arc::new(config))
     }
 
     /// A copy of the settings, for the HTTP client.

@@ -71,7 +71,7 @@ pub struct SmtpCourier {
 struct Live {
     stream: Stream,
     unread: Vec<u8>,
-    keywords: Vec<String>,
+    keywords: Arc<[String]>,
     messages: u32,
     // The last one: the turn is given back behind the connection's end.
     turn: Turn,

@@ -7,6 +7,8 @@
 //! After a [`Step::Login`] nothing is read until [`Frontend::accept`] or [`Frontend::refuse`] was called, and
 //! of what leads to [`Step::Device`] nothing is read at all.
 
+use std::sync::Arc;
+
 use super::imap::ImapFrontend;
 use super::input::{Input, MAX_LINE, TooLong};
 use super::pop3::Pop3Frontend;
@@ -215,7 +217,7 @@ pub struct Frontend {
 
 impl Frontend {
     /// A new session. `keywords` are the upstream's EHLO keywords, for SMTP alone.
-    pub fn new(protocol: Protocol, tls: LocalTls, keywords: Vec<String>) -> Self {
+    pub fn new(protocol: Protocol, tls: LocalTls, keywords: Arc<[String]>) -> Self {
         let dialect: Box<dyn Dialect> = match protocol {
             Protocol::Imap => Box::new(ImapFrontend::default()),
             Protocol::Pop3 => Box::new(Pop3Frontend::default()),

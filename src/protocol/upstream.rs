@@ -7,6 +7,7 @@
 //! believed afterwards, or repeated to anybody: of a line that came without TLS only its status is read, since
 //! an attacker who can write it must not speak to the client's user, nor tell of tokens and waiting times.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::imap::ImapUpstream;
@@ -37,6 +38,8 @@ pub enum Step {
     Write(Secret<Vec<u8>>),
     /// Make the connection TLS, then call [`Upstream::tls_started`].
     StartTls,
+    /// Nothing, until [`Upstream::log_in`].
+    Rest,
     /// The goal is reached.
     Ready(Welcome),
     /// It will not be.
@@ -63,6 +66,9 @@ pub enum Goal {
     Login(Xoauth2),
     /// To learn the EHLO keywords (SMTP), then leave.
     Learn,
+    /// To be ready for a login that comes later: all is said that a login begins with, but for the token. No server
+    /// wants to know before it whose it will be.
+    StandBy,
 }
 
 /// What the upstream said of itself, for the client.
@@ -70,7 +76,7 @@ pub enum Goal {
 pub struct Welcome {
     /// SMTP: EHLO keywords with their parameters. IMAP: capabilities after the login, empty if the
     /// upstream did not tell them and they were known. POP3: none.
-    pub capabilities: Vec<String>,
+    pub capabilities: Arc<[String]>,
 }
 
 /// Why an upstream lets nobody in.
@@ -130,6 +136,8 @@ pub(super) enum Action {
     SendToken(Secret<Vec<u8>>),
     /// Start TLS.
     StartTls,
+    /// The token is next, by [`Dialect::log_in`].
+    Rest,
     /// Done.
     Ready(Welcome),
     /// Given up.
@@ -146,6 +154,10 @@ pub(super) trait Dialect: Send {
     }
     /// TLS is on: what to say first (RFC 3501 section 6.2.1, RFC 3207 section 4.2: ask anew).
     fn tls_started(&mut self) -> Action;
+    /// Sends the token, at [`Action::Rest`]. `learn` is that of [`Upstream::new`].
+    fn log_in(&mut self, login: &Xoauth2, learn: bool) -> Action;
+    /// Whether the upstream says with this line that it hangs up, whatever it was asked.
+    fn is_goodbye(&self, line: &str) -> bool;
 }
 
 /// A connection to the upstream before its login. See the module's invariant.
@@ -157,6 +169,10 @@ pub struct Upstream {
     encrypted: bool,
     phase: Phase,
     next: Option<Action>,
+    /// To log in with at the rest.
+    login: Option<Xoauth2>,
+    learn: bool,
+    hung_up: bool,
 }
 
 impl Upstream {
@@ -165,13 +181,43 @@ impl Upstream {
     /// makes IMAP ask for the capabilities, if the upstream does not tell them by itself.
     pub fn new(protocol: Protocol, tls: TlsMode, goal: Goal, host: &str, learn: bool) -> Self {
         let encrypted = tls == TlsMode::Implicit;
+        let looks_only = matches!(goal, Goal::Learn);
         let dialect: Box<dyn Dialect> = match protocol {
-            Protocol::Imap => Box::new(ImapUpstream::new(encrypted, goal, learn)),
-            Protocol::Pop3 => Box::new(Pop3Upstream::new(encrypted, goal)),
-            Protocol::Smtp => Box::new(SmtpUpstream::new(encrypted, goal, host)),
+            Protocol::Imap => Box::new(ImapUpstream::new(encrypted, looks_only)),
+            Protocol::Pop3 => Box::new(Pop3Upstream::new(encrypted, looks_only)),
+            Protocol::Smtp => Box::new(SmtpUpstream::new(encrypted, looks_only, host)),
         };
-        let input = Input::default();
-        Self { dialect, input, lines: 0, octets: 0, encrypted, phase: Phase::Greeting, next: None }
+        let login = match goal {
+            Goal::Login(login) => Some(login),
+            Goal::Learn | Goal::StandBy => None,
+        };
+        Self {
+            dialect,
+            input: Input::default(),
+            lines: 0,
+            octets: 0,
+            encrypted,
+            phase: Phase::Greeting,
+            next: None,
+            login,
+            learn,
+            hung_up: false,
+        }
+    }
+
+    /// Goes on from [`Step::Rest`]: as if the login had been the goal from the beginning.
+    pub fn log_in(&mut self, login: Xoauth2, learn: bool) {
+        (self.login, self.learn) = (Some(login), learn);
+    }
+
+    /// Whether the upstream has said more than was read of it.
+    pub fn has_more(&self) -> bool {
+        !self.input.is_empty()
+    }
+
+    /// Whether it has said goodbye: what it says then is no answer to the login, but may have crossed it.
+    pub fn has_hung_up(&self) -> bool {
+        self.hung_up
     }
 
     /// What is awaited of the upstream.
@@ -210,6 +256,13 @@ impl Upstream {
                     return Step::Failed(broken("plain text behind its answer to STARTTLS"));
                 }
                 Action::StartTls => return Step::StartTls,
+                Action::Rest => match self.login.take() {
+                    Some(login) => self.next = Some(self.dialect.log_in(&login, self.learn)),
+                    None => {
+                        self.next = Some(Action::Rest);
+                        return Step::Rest;
+                    }
+                },
                 Action::Ready(welcome) => return Step::Ready(welcome),
                 Action::Reject(rejection) => {
                     return Step::Failed(match self.phase {
@@ -230,6 +283,7 @@ impl Upstream {
         }
         let line = String::from_utf8_lossy(line);
         let line = if self.encrypted { &line } else { self.dialect.status(&line) };
+        self.hung_up |= self.dialect.is_goodbye(line);
         self.dialect.line(line)
     }
 

@@ -97,7 +97,7 @@ fn a_message_that_was_taken_makes_errors_forgotten() {
 fn a_device_goes_on_where_the_frontend_has_stopped() {
     let keywords = spool_keywords(60);
     let mut frontend =
-        Frontend::new(Protocol::Smtp, LocalTls::Never, keywords.clone()).open_to_device();
+        Frontend::new(Protocol::Smtp, LocalTls::Never, keywords.clone().into()).open_to_device();
     frontend
         .push(b"EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nhello\r\n.\r\nEHLO x\r\n");
     let FrontendStep::Write(before) = frontend.step() else { panic!("no answer") };

@@ -294,7 +294,7 @@ fn ways(protocol: Protocol, user: &str) -> Vec<String> {
 
 /// What a Frontend wants checked of this, and how often it finds an error.
 fn logins(protocol: Protocol, input: &str) -> Vec<String> {
-    let mut frontend = Frontend::new(protocol, LocalTls::Never, Vec::new());
+    let mut frontend = Frontend::new(protocol, LocalTls::Never, Arc::default());
     frontend.push(b"EHLO x\r\n".get(..if protocol == Protocol::Smtp { 8 } else { 0 }).unwrap());
     frontend.push(input.as_bytes());
     let mut logins = Vec::new();

@@ -65,6 +65,8 @@ pub struct Settings {
     pub trusted: Vec<String>,
     /// More keys at the top.
     pub top: String,
+    /// Connections that stand ready. None but where they are what is tested: most tests count connections.
+    pub spares: usize,
     /// More keys of each listener.
     pub listener: &'static str,
     /// More keys of each listener of SMTP.
@@ -83,6 +85,7 @@ impl Default for Settings {
             instead: Vec::new(),
             trusted: Vec::new(),
             top: String::new(),
+            spares: 0,
             listener: "",
             smtp_listener: "",
             account: "",
@@ -284,7 +287,8 @@ pub fn is_temporary(protocol: Protocol, answer: &str) -> bool {
 }
 
 fn configuration(settings: &Settings, emulator: &Emulator) -> String {
-    let mut text = format!("state_dir = \"state\"\n{}\n", settings.top);
+    let Settings { top, spares, .. } = settings;
+    let mut text = format!("state_dir = \"state\"\nspare_connections = {spares}\n{top}\n");
     for protocol in Protocol::ALL {
         let own = if protocol == Protocol::Smtp { settings.smtp_listener } else { "" };
         for tls in LOCAL_TLS {

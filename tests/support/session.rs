@@ -10,7 +10,7 @@ use gatepost::protocol::{
     Xoauth2,
 };
 use gatepost::secret::Secret;
-use gatepost::vocabulary::{Protocol, TlsMode};
+use gatepost::vocabulary::TlsMode;
 
 use crate::transcript::{Dialogue, Item, Role, Settings};
 
@@ -81,6 +81,8 @@ struct Session {
     /// Chunks that the peer has sent and gatepost has not read.
     unfed: VecDeque<Vec<u8>>,
     events: VecDeque<Event>,
+    /// The upstream's, which is given to it when its turn has come, if it was not from the beginning.
+    login: Option<(Xoauth2, bool)>,
     /// A login waits for its answer.
     deciding: bool,
 }
@@ -91,7 +93,7 @@ impl Session {
         let (machine, greeting) = match settings.role {
             Role::Frontend => {
                 let tls = LocalTls::from(settings.tls);
-                let mut frontend = Frontend::new(protocol, tls, settings.keywords.clone());
+                let mut frontend = Frontend::new(protocol, tls, settings.keywords.clone().into());
                 if settings.device {
                     frontend = frontend.open_to_device();
                 }
@@ -99,11 +101,24 @@ impl Session {
                 (Machine::Frontend(Some(frontend)), greeting)
             }
             Role::Upstream | Role::Receiver => {
-                (Machine::Upstream(Some(upstream(protocol, settings))), Vec::new())
+                let goal = goal(settings, split);
+                assert_ne!(settings.tls, TlsMode::None, "an upstream always has TLS");
+                let upstream =
+                    Upstream::new(protocol, settings.tls, goal, "gatepost.local", settings.ask);
+                (Machine::Upstream(Some(upstream)), Vec::new())
             }
         };
-        let unfed = VecDeque::new();
-        Self { machine, split, greeting, unfed, events: VecDeque::new(), deciding: false }
+        let token = Secret::new(settings.token.clone());
+        let login = Xoauth2::new(&settings.user, &token).map(|login| (login, settings.ask));
+        Self {
+            machine,
+            split,
+            greeting,
+            unfed: VecDeque::new(),
+            events: VecDeque::new(),
+            login,
+            deciding: false,
+        }
     }
 
     fn play(&mut self, item: &Item) -> Result<(), String> {
@@ -180,8 +195,7 @@ impl Session {
         };
         let frontend = frontend.take().filter(|_| self.deciding).ok_or("no login to accept")?;
         self.deciding = false;
-        let (answer, mut unread) =
-            frontend.accept(&Welcome { capabilities: capabilities.to_vec() });
+        let (answer, mut unread) = frontend.accept(&Welcome { capabilities: capabilities.into() });
         unread.extend(self.unfed.drain(..).flatten());
         self.say(&answer)?;
         if !unread.is_empty() {
@@ -261,6 +275,10 @@ impl Session {
                 _ => return Ok(false),
             },
             UpstreamStep::Write(octets) => self.say(octets.expose())?,
+            UpstreamStep::Rest => {
+                let (login, ask) = self.login.take().expect("it rests once");
+                slot.as_mut().unwrap().log_in(login, ask);
+            }
             UpstreamStep::StartTls if self.unfed.is_empty() => self.events.push_back(Event::Tls),
             UpstreamStep::StartTls => {
                 *slot = None;
@@ -268,7 +286,7 @@ impl Session {
                 self.events.push_back(Event::Failed(Rejection::Broken { said }));
             }
             UpstreamStep::Ready(welcome) => {
-                self.events.push_back(Event::Ready(welcome.capabilities));
+                self.events.push_back(Event::Ready(welcome.capabilities.to_vec()));
                 let mut unread = slot.take().map(Upstream::into_unread).unwrap_or_default();
                 unread.extend(self.unfed.drain(..).flatten());
                 if !unread.is_empty() {
@@ -299,14 +317,14 @@ impl Session {
     }
 }
 
-fn upstream(protocol: Protocol, settings: &Settings) -> Upstream {
+/// Some ways to split the octets also have the login come late: both must make no difference.
+fn goal(settings: &Settings, split: Split) -> Goal {
     let token = Secret::new(settings.token.clone());
-    let goal = match settings.learn {
-        true => Goal::Learn,
-        false => Goal::Login(Xoauth2::new(&settings.user, &token).unwrap()),
-    };
-    assert_ne!(settings.tls, TlsMode::None, "an upstream always has TLS");
-    Upstream::new(protocol, settings.tls, goal, "gatepost.local", settings.ask)
+    match (settings.learn, split) {
+        (true, _) => Goal::Learn,
+        (false, Split::Whole) => Goal::Login(Xoauth2::new(&settings.user, &token).unwrap()),
+        (false, Split::Octets | Split::Random(_)) => Goal::StandBy,
+    }
 }
 
 fn contains(line: &[u8], part: &[u8]) -> bool {

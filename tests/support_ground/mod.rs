@@ -95,7 +95,9 @@ impl Ground {
         let path = |name: &str| folder.path().join(name);
         fs::write(path("ca.pem"), emulator.ca_pem()).unwrap();
         fs::write(path("secret"), &app.client_secret).unwrap();
-        let (mut text, mut networks) = (String::from("state_dir = \"state\"\n"), Vec::new());
+        // No connections that stand ready: a fault is meant for the one connection of a session.
+        let mut text = String::from("state_dir = \"state\"\nspare_connections = 0\n");
+        let mut networks = Vec::new();
         for lane in 0..lanes {
             let ways = networks_of(&emulator, lane).await;
             text += &configuration(lane, &app, &ways);

@@ -28,6 +28,13 @@ pub const DEFAULT_PROVIDER: &str = "microsoft365";
 /// Entra's word for "any work or school account", for sign-ins without a tenant.
 const ANY_TENANT: &str = "organizations";
 
+/// Connections to a mail server that stand ready, if the configuration does not say. A mail client opens one or two at a
+/// time.
+const SPARE_CONNECTIONS: usize = 2;
+
+/// The most that it may say. They are made anew each minute; a provider may well take more of them for an attack.
+const MOST_SPARE_CONNECTIONS: usize = 32;
+
 /// Whether the client secrets are read; without them no token can be asked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Secrets {
@@ -76,6 +83,7 @@ pub(super) fn check(file: &Path, text: &str, secrets: Secrets) -> Result<Config,
         on_attention: checker.command(raw.on_attention)?,
         proxy,
         confine: raw.confine.unwrap_or(true),
+        spare_connections: checker.spare_connections(raw.spare_connections)?,
         files,
     };
     config.files.extend(config.key_file.iter().chain([&config.file]).cloned());
@@ -160,6 +168,18 @@ impl Checker<'_> {
             *program = self.path(Path::new(program)).to_string_lossy().into_owned();
         }
         Ok(command)
+    }
+
+    fn spare_connections(&self, written: Option<Spanned<usize>>) -> Result<usize, ConfigError> {
+        let Some(written) = written else { return Ok(SPARE_CONNECTIONS) };
+        match *written.get_ref() {
+            count @ ..=MOST_SPARE_CONNECTIONS => Ok(count),
+            count => {
+                let problem = format!("{count} are more than {MOST_SPARE_CONNECTIONS}");
+                let remedy = "write how many connections to each mail server may stand ready, or 0";
+                Err(self.error(&written.span(), "spare_connections", problem, remedy))
+            }
+        }
     }
 
     /// The provider that a listener or app names, or the default one.

@@ -66,7 +66,7 @@ impl Dialect for ImapFrontend {
     }
 
     fn accepted(&mut self, welcome: &Welcome) -> Vec<u8> {
-        let capabilities = match welcome.capabilities.as_slice() {
+        let capabilities = match &*welcome.capabilities {
             [] => String::new(),
             some => format!("[CAPABILITY {}] ", some.join(" ")),
         };

@@ -5,8 +5,8 @@
 
 use super::super::sasl::Xoauth2;
 use super::super::upstream::{
-    Action, Dialect, Goal, Rejection, Welcome, beginning, broken, busy, known_rejection,
-    not_permitted, token_rejected,
+    Action, Dialect, Rejection, Welcome, beginning, broken, busy, known_rejection, not_permitted,
+    token_rejected,
 };
 use crate::secret::Secret;
 
@@ -22,31 +22,30 @@ enum State {
 pub(in crate::protocol) struct ImapUpstream {
     state: State,
     encrypted: bool,
-    login: Option<Xoauth2>,
+    /// Not to log in.
+    looks_only: bool,
     /// Ask for the capabilities if they are not told.
     learn: bool,
     capabilities: Vec<String>,
 }
 
 impl ImapUpstream {
-    pub(in crate::protocol) fn new(encrypted: bool, goal: Goal, learn: bool) -> Self {
-        let login = match goal {
-            Goal::Login(login) => Some(login),
-            Goal::Learn => None,
-        };
-        Self { state: State::Greeting, encrypted, login, learn, capabilities: Vec::new() }
+    pub(in crate::protocol) fn new(encrypted: bool, looks_only: bool) -> Self {
+        let (state, capabilities) = (State::Greeting, Vec::new());
+        Self { state, encrypted, looks_only, learn: false, capabilities }
     }
 
-    fn authenticate(&mut self) -> Action {
-        let Some(login) = &self.login else { return Action::Ready(Welcome::default()) };
-        self.state = State::Authenticate;
-        let line = format!("g2 AUTHENTICATE XOAUTH2 {}\r\n", login.expose());
-        Action::SendToken(Secret::new(line.into_bytes()))
+    /// Its next word is that of the login.
+    fn greeted(&self) -> Action {
+        match self.looks_only {
+            true => Action::Ready(Welcome::default()),
+            false => Action::Rest,
+        }
     }
 
     fn greeting(&mut self, line: &str) -> Action {
         match word_behind(line, "*") {
-            Some("OK") if self.encrypted => self.authenticate(),
+            Some("OK") if self.encrypted => self.greeted(),
             Some("OK") => {
                 self.state = State::StartTls;
                 Action::Send("g1 STARTTLS".into())
@@ -119,7 +118,7 @@ impl ImapUpstream {
     }
 
     fn ready(&mut self) -> Action {
-        Action::Ready(Welcome { capabilities: std::mem::take(&mut self.capabilities) })
+        Action::Ready(Welcome { capabilities: std::mem::take(&mut self.capabilities).into() })
     }
 }
 
@@ -148,7 +147,17 @@ impl Dialect for ImapUpstream {
     fn tls_started(&mut self) -> Action {
         self.encrypted = true;
         self.capabilities.clear();
-        self.authenticate()
+        self.greeted()
+    }
+
+    fn log_in(&mut self, login: &Xoauth2, learn: bool) -> Action {
+        (self.state, self.learn) = (State::Authenticate, learn);
+        let line = format!("g2 AUTHENTICATE XOAUTH2 {}\r\n", login.expose());
+        Action::SendToken(Secret::new(line.into_bytes()))
+    }
+
+    fn is_goodbye(&self, line: &str) -> bool {
+        word_behind(line, "*") == Some("BYE")
     }
 }
 

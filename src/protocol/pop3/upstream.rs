@@ -5,7 +5,7 @@
 
 use super::super::sasl::Xoauth2;
 use super::super::upstream::{
-    Action, Dialect, Goal, Rejection, Welcome, broken, busy, known_rejection, not_permitted,
+    Action, Dialect, Rejection, Welcome, broken, busy, known_rejection, not_permitted,
     token_rejected,
 };
 use crate::secret::Secret;
@@ -24,34 +24,21 @@ enum State {
 pub(in crate::protocol) struct Pop3Upstream {
     state: State,
     encrypted: bool,
-    login: Option<Xoauth2>,
+    /// Not to log in.
+    looks_only: bool,
 }
 
 impl Pop3Upstream {
-    pub(in crate::protocol) fn new(encrypted: bool, goal: Goal) -> Self {
-        let login = match goal {
-            Goal::Login(login) => Some(login),
-            Goal::Learn => None,
-        };
-        Self { state: State::Greeting, encrypted, login }
+    pub(in crate::protocol) fn new(encrypted: bool, looks_only: bool) -> Self {
+        Self { state: State::Greeting, encrypted, looks_only }
     }
 
     fn authenticate(&mut self) -> Action {
-        if self.login.is_none() {
+        if self.looks_only {
             return Action::Ready(Welcome::default());
         }
         self.state = State::Challenge;
         Action::Send("AUTH XOAUTH2".into())
-    }
-
-    fn respond(&mut self) -> Action {
-        self.state = State::Answer;
-        match self.login.take() {
-            Some(login) => {
-                Action::SendToken(Secret::new(format!("{}\r\n", login.expose()).into_bytes()))
-            }
-            None => Action::Send("*".into()),
-        }
     }
 }
 
@@ -69,7 +56,7 @@ impl Dialect for Pop3Upstream {
             State::Greeting => Action::Reject(broken(&format!("not a POP3 greeting: {line}"))),
             State::StartTls if accepted => Action::StartTls,
             State::StartTls => Action::Reject(broken(&format!("it refuses STLS: {line}"))),
-            State::Challenge if challenged => self.respond(),
+            State::Challenge if challenged => Action::Rest,
             State::Challenge if accepted => Action::Reject(broken("it logs in without a token")),
             // The error as a JSON challenge: it wants an empty answer, then comes the refusal.
             State::Answer if challenged => Action::Send(String::new()),
@@ -86,6 +73,16 @@ impl Dialect for Pop3Upstream {
     fn tls_started(&mut self) -> Action {
         self.encrypted = true;
         self.authenticate()
+    }
+
+    fn log_in(&mut self, login: &Xoauth2, _: bool) -> Action {
+        self.state = State::Answer;
+        Action::SendToken(Secret::new(format!("{}\r\n", login.expose()).into_bytes()))
+    }
+
+    /// POP3 has no word for it: a `-ERR` may be an answer.
+    fn is_goodbye(&self, _: &str) -> bool {
+        false
     }
 }
 

@@ -4,6 +4,8 @@
 //! AUTH; only STARTTLS and AUTH are gatepost's. No mail is taken without a login, unless the session is open
 //! to a device.
 
+use std::sync::Arc;
+
 use super::super::frontend::{Action, Closing, Dialect, LocalTls};
 use super::super::input::{Input, TooLong, split_word};
 use super::super::refusal::Refusal;
@@ -13,13 +15,13 @@ use super::super::upstream::Welcome;
 /// SMTP's dialect.
 pub(in crate::protocol) struct SmtpFrontend {
     /// The upstream's EHLO keywords.
-    keywords: Vec<String>,
+    keywords: Arc<[String]>,
     /// The client has said HELO or EHLO.
     greeted: bool,
 }
 
 impl SmtpFrontend {
-    pub(in crate::protocol) fn new(keywords: Vec<String>) -> Self {
+    pub(in crate::protocol) fn new(keywords: Arc<[String]>) -> Self {
         Self { keywords, greeted: false }
     }
 }

@@ -6,7 +6,7 @@
 
 use super::super::sasl::Xoauth2;
 use super::super::upstream::{
-    Action, Dialect, Goal, Rejection, Welcome, broken, busy, known_rejection, not_permitted,
+    Action, Dialect, Rejection, Welcome, broken, busy, known_rejection, not_permitted,
     token_rejected,
 };
 use crate::secret::Secret;
@@ -28,7 +28,8 @@ enum State {
 pub(in crate::protocol) struct SmtpUpstream {
     state: State,
     encrypted: bool,
-    goal: Goal,
+    /// Not to log in.
+    looks_only: bool,
     ehlo: String,
     /// Keywords of the EHLO answer that is coming in.
     keywords: Vec<String>,
@@ -37,11 +38,11 @@ pub(in crate::protocol) struct SmtpUpstream {
 }
 
 impl SmtpUpstream {
-    pub(in crate::protocol) fn new(encrypted: bool, goal: Goal, host: &str) -> Self {
+    pub(in crate::protocol) fn new(encrypted: bool, looks_only: bool, host: &str) -> Self {
         Self {
             state: State::Greeting,
             encrypted,
-            goal,
+            looks_only,
             ehlo: format!("EHLO {host}"),
             keywords: Vec::new(),
             reply: String::new(),
@@ -65,7 +66,7 @@ impl SmtpUpstream {
             (State::Ehlo, 250) => self.identified(),
             (State::StartTls, 220) => Action::StartTls,
             (State::StartTls, _) => Action::Reject(broken(&format!("it refuses STARTTLS: {line}"))),
-            (State::Challenge, 334) => self.respond(),
+            (State::Challenge, 334) => Action::Rest,
             // The error as a JSON challenge: it wants an empty answer, then comes the refusal.
             (State::Answer, 334) => Action::Send(String::new()),
             (State::Answer, 235) | (State::Quit, _) => self.ready(),
@@ -76,28 +77,16 @@ impl SmtpUpstream {
     }
 
     fn identified(&mut self) -> Action {
-        match self.goal {
-            Goal::Login(_) => {
-                self.state = State::Challenge;
-                Action::Send("AUTH XOAUTH2".into())
-            }
-            Goal::Learn => {
-                self.state = State::Quit;
-                Action::Send("QUIT".into())
-            }
-        }
-    }
-
-    fn respond(&mut self) -> Action {
-        self.state = State::Answer;
-        match &self.goal {
-            Goal::Login(login) => token_line(login),
-            Goal::Learn => Action::Send("*".into()),
-        }
+        let (state, command) = match self.looks_only {
+            false => (State::Challenge, "AUTH XOAUTH2"),
+            true => (State::Quit, "QUIT"),
+        };
+        self.state = state;
+        Action::Send(command.into())
     }
 
     fn ready(&mut self) -> Action {
-        Action::Ready(Welcome { capabilities: std::mem::take(&mut self.keywords) })
+        Action::Ready(Welcome { capabilities: std::mem::take(&mut self.keywords).into() })
     }
 }
 
@@ -128,10 +117,16 @@ impl Dialect for SmtpUpstream {
         self.encrypted = true;
         self.say_ehlo()
     }
-}
 
-fn token_line(login: &Xoauth2) -> Action {
-    Action::SendToken(Secret::new(format!("{}\r\n", login.expose()).into_bytes()))
+    fn log_in(&mut self, login: &Xoauth2, _: bool) -> Action {
+        self.state = State::Answer;
+        Action::SendToken(Secret::new(format!("{}\r\n", login.expose()).into_bytes()))
+    }
+
+    /// RFC 5321 section 3.8: of a server that closes, at any time.
+    fn is_goodbye(&self, line: &str) -> bool {
+        reply_code(line).is_some_and(|(code, _)| code == 421)
+    }
 }
 
 /// Its code, and whether it is the last line of the reply (RFC 5321 section 4.2.1).
