@@ -110,10 +110,7 @@ impl Server {
             None => self.way.log_in(login, learn, deadline).await?,
         };
         self.spares.note_login(is_by_spare);
-        match (session.welcome.capabilities.is_empty(), known) {
-            (true, Some(known)) => session.welcome.capabilities = known,
-            (_, known) => self.remember(&session.welcome, known),
-        }
+        session.welcome.capabilities = self.remember(session.welcome.capabilities, known);
         Ok(session)
     }
 
@@ -192,7 +189,7 @@ impl Server {
         let mut failed_at = self.learning.lock().await;
         if self.known().is_none() && failed_at.is_none_or(|at| at.elapsed() > LEARN_AGAIN) {
             match self.way.look(LEARN).await {
-                Ok(session) => self.remember(&session.welcome, None),
+                Ok(session) => drop(self.remember(session.welcome.capabilities, None)),
                 Err(rejection) => {
                     debug!(endpoint = %self.endpoint(), ?rejection, "EHLO keywords not learned");
                     *failed_at = Some(Instant::now());
@@ -206,11 +203,16 @@ impl Server {
         self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The same as was known is not taken over, so that all share what was there.
-    fn remember(&self, welcome: &Welcome, known: Option<Arc<[String]>>) {
-        if known.is_none_or(|known| known != welcome.capabilities) {
-            let known = Some(Arc::clone(&welcome.capabilities));
-            *self.known.write().unwrap_or_else(PoisonError::into_inner) = known;
+    /// What the server has told, or what was known of it if it has told nothing. All sessions share one list as long as it
+    /// stays the same.
+    fn remember(&self, told: Arc<[String]>, known: Option<Arc<[String]>>) -> Arc<[String]> {
+        match known {
+            Some(known) if told.is_empty() || told == known => known,
+            _ => {
+                let known = Some(Arc::clone(&told));
+                *self.known.write().unwrap_or_else(PoisonError::into_inner) = known;
+                told
+            }
         }
     }
 }

@@ -200,6 +200,8 @@ mod tests {
         let told = changes(&[LISTENER, APP, JANE], &[LISTENER, &other, &moved]);
         assert_eq!(told, "app b added, app a removed, account jane@x changed");
         assert_eq!(changes(&[LISTENER], &["confine = false\n", LISTENER]), "confine changed");
+        let told = changes(&[LISTENER], &["spare_connections = 3\n", LISTENER]);
+        assert_eq!(told, "spare_connections changed");
         let told = changes(&[LISTENER, APP, JANE], &[APP, "[spool]\nsize = \"1 GB\"\n"]);
         assert_eq!(
             told,

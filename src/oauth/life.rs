@@ -4,6 +4,7 @@
 //! begins at half of it meets a token that was renewed already, and lasts nearly another life: an hour's
 //! outage is not noticed with any life from 3,700 s (Entra's are 3,600 to 5,400 s).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Answer, Principal};
@@ -57,8 +58,8 @@ pub(super) fn access_of(
 pub struct AccessToken {
     /// Tells it from the tokens before and after it.
     pub generation: u64,
-    /// The token.
-    pub token: Secret<String>,
+    /// The token; all that use it have the same.
+    pub token: Arc<Secret<String>>,
     issued_at: Timestamp,
     expires_at: Timestamp,
     renew_at: Timestamp,
@@ -72,7 +73,7 @@ impl AccessToken {
         let half_life = issued_at.plus(life.mul_f64(part));
         Self {
             generation,
-            token: stored.token.clone(),
+            token: Arc::new(stored.token.clone()),
             issued_at: *issued_at,
             expires_at: *expires_at,
             renew_at: refresh_at.map_or(half_life, |at| at.min(half_life)),
@@ -81,7 +82,7 @@ impl AccessToken {
 
     /// Whether it is the stored one.
     pub(super) fn is(&self, stored: &StoredToken) -> bool {
-        self.token == stored.token
+        *self.token == stored.token
             && (self.issued_at, self.expires_at) == (stored.issued_at, stored.expires_at)
     }
 

@@ -4,6 +4,8 @@
 //! characters, no authorization identity but the user's own). CRAM-MD5 and its like are not here: they
 //! would need passwords stored readably.
 
+use std::sync::Arc;
+
 use base64::Engine;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -186,7 +188,7 @@ pub(super) fn user_name(octets: &[u8]) -> Result<String, Failure> {
 
 /// The client's message of XOAUTH2.
 #[derive(Clone, Debug)]
-pub struct Xoauth2(Secret<String>);
+pub struct Xoauth2(Arc<Secret<String>>);
 
 impl Xoauth2 {
     /// `base64("user=" user ^A "auth=Bearer " token ^A ^A)`; `None` if either has a control character,
@@ -198,7 +200,7 @@ impl Xoauth2 {
         let mut message = format!("user={user}\x01auth=Bearer {}\x01\x01", token.expose());
         let encoded = BASE64_STANDARD.encode(&message);
         message.zeroize();
-        Some(Self(Secret::new(encoded)))
+        Some(Self(Arc::new(Secret::new(encoded))))
     }
 
     pub(super) fn expose(&self) -> &str {

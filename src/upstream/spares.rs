@@ -220,7 +220,8 @@ impl State {
         self.trim(now);
         let is_young = |spare: &&Spare| now.duration_since(spare.since) < RENEW;
         let young = self.ready.iter().filter(is_young).count();
-        if young < self.ready.len() {
+        if young < self.ready.len() && self.failing.is_none() {
+            // One has lived as long as it should.
             self.pauses.reset();
         }
         let mut missing = self.logins.len().saturating_sub(young + dialling);

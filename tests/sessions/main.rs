@@ -9,6 +9,8 @@
 //! | `proxy_header` | who may say for whom he speaks |
 //! | `local_tls` | certificates and TLS towards clients |
 //! | `dial`, `upstream` | the way to the upstream, and what is believed of it |
+//! | `spares` | connections that stand ready for the next login |
+//! | `round_trips` | what a login costs on a long way; sessions of TLS that are resumed |
 //! | `starttls_attacks`, `smuggling` | published attacks |
 //! | `relay` | what passes once a session is logged in |
 //! | `direct` | mail in direct mode |
@@ -34,7 +36,9 @@ mod proxy_header;
 mod relay;
 #[cfg(unix)]
 mod reload;
+mod round_trips;
 mod smuggling;
+mod spares;
 mod starttls_attacks;
 #[path = "../support/mod.rs"]
 mod support;

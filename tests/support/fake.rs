@@ -48,6 +48,15 @@ impl Authority {
 
     /// For a server that shows this certificate.
     pub fn acceptor(&self, leaf: Leaf) -> TlsAcceptor {
+        self.acceptor_of(leaf, rustls::DEFAULT_VERSIONS)
+    }
+
+    /// The same for these versions of TLS.
+    pub fn acceptor_of(
+        &self,
+        leaf: Leaf,
+        versions: &[&'static rustls::SupportedProtocolVersion],
+    ) -> TlsAcceptor {
         let name = if leaf == Leaf::OtherName { "other.example" } else { "127.0.0.1" };
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
@@ -65,7 +74,7 @@ impl Authority {
         let chain = vec![params.signed_by(&key, &self.0).unwrap().der().clone()];
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(versions)
             .unwrap()
             .with_no_client_auth()
             .with_single_cert(chain, PrivateKeyDer::Pkcs8(key.serialize_der().into()))

@@ -254,6 +254,8 @@ mod tests {
             "[[listener]]\nprotocol = \"imap\"\nlisten = \"localhost:1143\"\n[[listener]]\nprotocol = \"pop3\"\nlisten = \"127.0.0.1:1143\"\n",
         );
         assert!(twice.contains("line 6") && twice.contains("line 1"), "{twice}");
+        let many = error("\nspare_connections = 33\n");
+        assert!(many.contains("line 2") && many.contains("33 are more than 32"), "{many}");
         let lan = error("[[listener]]\nprotocol = \"imap\"\nlisten = \"0.0.0.0:1143\"\n");
         assert!(lan.contains("allow_plaintext_lan"), "{lan}");
     }

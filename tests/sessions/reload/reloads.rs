@@ -117,6 +117,35 @@ async fn accounts_come_and_go_and_change() {
     }
 }
 
+/// What leads to the same servers keeps what is connected to them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_stand_ready_stay_or_go() {
+    let at = free_address();
+    let text = listener(Imap, at, "") + &account(JANE);
+    let proxy = Proxy::start(&text).await;
+    let live = async |count| {
+        let began = Instant::now();
+        while proxy.control().live_connections() != count {
+            assert!(began.elapsed() < Duration::from_secs(10), "never {count} connections");
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let session = proxy.log_in(Imap, at, JANE).await;
+    live(2).await;
+    drop(session);
+    live(1).await;
+    let opened = proxy.control().connections();
+    proxy.reload(&(text.clone() + &account(JOHN))).await;
+    sleep(Duration::from_millis(300)).await;
+    assert_eq!((proxy.control().connections(), proxy.control().live_connections()), (opened, 1));
+    let said = proxy.reload(&("spare_connections = 0\n".to_owned() + &text)).await;
+    assert!(said.contains("spare_connections changed"), "{said}");
+    live(0).await;
+    drop(proxy.log_in(Imap, at, JANE).await);
+    live(0).await;
+    assert_eq!(proxy.control().connections(), opened + 1, "none stands ready any more");
+}
+
 /// It is no restart, and to try again is of no use.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sessions_of_an_account_that_is_gone_hear_so() {
