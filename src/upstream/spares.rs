@@ -33,8 +33,8 @@ use crate::protocol::{Rejection, UpstreamStep, Xoauth2};
 const RENEW: Duration = Duration::from_secs(45);
 
 /// At this age it is not used any more. Exchange closes a connection without a login after 60 s
-/// (`PreAuthenticatedConnectionTimeout` of IMAP and POP3), Dovecot one that waits within AUTH as well; SMTP servers wait
-/// for minutes (RFC 5321 section 4.5.3.2.7).
+/// (`PreAuthenticatedConnectionTimeout` of IMAP and POP3), Dovecot after three minutes, SMTP servers after five (RFC 5321
+/// section 4.5.3.2.7).
 const OLD: Duration = Duration::from_secs(55);
 
 /// For so long a login counts. Clients and devices that poll do so every five minutes at most; the rest is for those
