@@ -289,6 +289,42 @@ mod tests {
 
     type Server = server::TlsStream<DuplexStream>;
 
+    /// A socket that takes and gives at most so many octets at a time.
+    struct Trickle(DuplexStream, usize);
+
+    impl AsyncRead for Trickle {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            reader: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            let mut some = reader.take(self.1);
+            ready!(Pin::new(&mut self.0).poll_read(cx, &mut some))?;
+            let count = some.filled().len();
+            reader.advance(count);
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Trickle {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            octets: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            let some = octets.len().min(self.1);
+            Pin::new(&mut self.0).poll_write(cx, &octets[..some])
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_flush(cx)
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_shutdown(cx)
+        }
+    }
+
     /// A client's and a server's configuration that trust each other.
     fn pair() -> (Arc<ClientConfig>, Arc<ServerConfig>) {
         let made = rcgen::generate_simple_self_signed([String::from("localhost")]).unwrap();
@@ -309,12 +345,14 @@ mod tests {
         (Arc::new(client), Arc::new(server))
     }
 
-    /// Both ends of a connection of which `room` octets may be under way.
+    /// Both ends of a connection of which `room` octets may be under way, in pieces of `most`.
     async fn connected(
         (client, server): &(Arc<ClientConfig>, Arc<ServerConfig>),
         room: usize,
-    ) -> (TlsStream<DuplexStream>, Server) {
+        most: usize,
+    ) -> (TlsStream<Trickle>, Server) {
         let (near, far) = duplex(room);
+        let near = Trickle(near, most);
         let name = ServerName::try_from("localhost").unwrap();
         let accept = TlsAcceptor::from(Arc::clone(server)).accept(far);
         let (client, server) =
@@ -322,16 +360,21 @@ mod tests {
         (client.unwrap(), server.unwrap())
     }
 
-    fn holds_nothing(stream: &TlsStream<DuplexStream>) -> bool {
+    fn holds_nothing(stream: &TlsStream<Trickle>) -> bool {
         [&stream.partial, &stream.plain, &stream.unsent].iter().all(|held| held.capacity() == 0)
     }
 
     #[tokio::test]
     async fn octets_pass_whole_however_they_are_split() {
         let pair = pair();
-        for (room, count) in [(7, 5_000), (1_000, 100_000), (16_414, 300_000), (200_000, 300_000)] {
+        for (room, most, count) in [
+            (2_000, 7, 5_000),
+            (2_000, 2_000, 100_000),
+            (20_000, 16_406, 300_000),
+            (200_000, 200_000, 300_000),
+        ] {
             let sent: Vec<u8> = (0..count).flat_map(u32::to_le_bytes).collect();
-            let (mut client, server) = connected(&pair, room).await;
+            let (mut client, server) = connected(&pair, room, most).await;
             let (mut from, mut to) = split(server);
             let echo = tokio::spawn(async move {
                 tokio::io::copy(&mut from, &mut to).await.unwrap();
@@ -353,14 +396,14 @@ mod tests {
             };
             tokio::join!(write, read);
             echo.await.unwrap();
-            assert!(received == sent, "{room}");
-            assert!(holds_nothing(&client), "{room}");
+            assert!(received == sent, "{most}");
+            assert!(holds_nothing(&client), "{most}");
         }
     }
 
     #[tokio::test]
     async fn an_idle_stream_holds_no_buffer_and_a_slow_reader_loses_nothing() {
-        let (mut client, mut server) = connected(&pair(), 200_000).await;
+        let (mut client, mut server) = connected(&pair(), 200_000, 200_000).await;
         server.write_all(&[b'x'; 50_000]).await.unwrap();
         server.flush().await.unwrap();
         let mut octets = [0; 10];
@@ -373,7 +416,7 @@ mod tests {
 
     #[tokio::test]
     async fn new_keys_are_answered_by_new_keys() {
-        let (mut client, mut server) = connected(&pair(), 200_000).await;
+        let (mut client, mut server) = connected(&pair(), 200_000, 200_000).await;
         let mut octets = [0; 4];
         for _ in 0..3 {
             server.get_mut().1.refresh_traffic_keys().unwrap();
@@ -390,14 +433,14 @@ mod tests {
     #[tokio::test]
     async fn an_end_without_close_notify_is_told_from_one_with_it() {
         let pair = pair();
-        let (mut client, mut server) = connected(&pair, 4_000).await;
+        let (mut client, mut server) = connected(&pair, 4_000, 4_000).await;
         server.shutdown().await.unwrap();
         assert_eq!(client.read(&mut [0; 10]).await.unwrap(), 0);
         // The other direction goes on.
         client.write_all(b"bye").await.unwrap();
         client.flush().await.unwrap();
         server.read_exact(&mut [0; 3]).await.unwrap();
-        let (mut client, server) = connected(&pair, 4_000).await;
+        let (mut client, server) = connected(&pair, 4_000, 4_000).await;
         drop(server);
         let error = client.read(&mut [0; 10]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
@@ -430,7 +473,7 @@ mod tests {
     async fn the_next_connection_resumes_the_session() {
         let pair = pair();
         for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
-            let (mut client, mut server) = connected(&pair, 4_000).await;
+            let (mut client, mut server) = connected(&pair, 4_000, 4_000).await;
             // Tickets come behind the handshake.
             server.write_all(b"ok").await.unwrap();
             server.flush().await.unwrap();
