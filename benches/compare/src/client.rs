@@ -29,6 +29,15 @@ pub(crate) enum Protocol {
     Smtp,
 }
 
+impl Protocol {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Imap => "IMAP",
+            Self::Smtp => "SMTP",
+        }
+    }
+}
+
 /// How a client proves who it is.
 #[derive(Clone)]
 pub(crate) enum Proof {

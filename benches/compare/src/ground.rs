@@ -11,6 +11,8 @@ use anyhow::{Result, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tempfile::TempDir;
 
+use crate::say::progress;
+
 /// Where ports are looked for: below those that the kernel takes for outgoing connections, of which one could sit on a
 /// port between its choice and the server's bind.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
@@ -23,8 +25,13 @@ pub(crate) struct Ground {
 }
 
 impl Ground {
-    pub(crate) fn new() -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("gatepost-compare-").tempdir()?;
+    /// With a folder that stays, if `keep`.
+    pub(crate) fn new(keep: bool) -> Result<Self> {
+        let mut builder = tempfile::Builder::new();
+        let folder = builder.prefix("gatepost-compare-").disable_cleanup(keep).tempdir()?;
+        if keep {
+            progress(&format!("logs and configurations are kept in {}", folder.path().display()));
+        }
         open_to_all(folder.path())?;
         let spread = u16::try_from(process::id() % 11_000)?;
         let (next_port, next_folder) = (AtomicU16::new(PORTS.start + spread), AtomicU16::new(1));

@@ -3,6 +3,9 @@
 //! | file | what it holds |
 //! | --- | --- |
 //! | `rounds`, `table` | `table`: all proxies in turn |
+//! | `rtt`, `delay` | `rtt`: round trips of a login |
+//! | `idle`, `crowd` | `idle`: thousands of sessions |
+//! | `callgrind` | `callgrind`: instructions of a login |
 //! | `peers/` | how each of them is configured and started |
 //! | `upstream/` | what they lead to: a server of canned answers |
 //! | `client`, `wire` | what logs in to them |
@@ -12,12 +15,17 @@
 //! Invariant: whatever is started ends with this program, traffic is on loopback alone, and each proxy is measured by
 //! the same clients with the same upstream.
 
+mod callgrind;
 mod client;
+mod crowd;
+mod delay;
 mod ground;
+mod idle;
 mod measure;
 mod peers;
 mod process;
 mod rounds;
+mod rtt;
 mod say;
 mod statistic;
 mod table;
@@ -26,8 +34,10 @@ mod upstream;
 mod wire;
 
 use std::fs;
+use std::future::pending;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
@@ -37,6 +47,7 @@ use ground::{Ground, allow_files};
 use peers::{Kind, Programs};
 use rounds::Rounds;
 use table::Row;
+use upstream::{Ports, Upstream};
 
 /// What gatepost costs, beside other proxies.
 #[derive(Parser)]
@@ -48,6 +59,9 @@ struct Cli {
     /// The Python that has email-oauth2-proxy
     #[arg(long, global = true)]
     python: Option<PathBuf>,
+    /// Keep logs and configurations
+    #[arg(long, global = true)]
+    keep: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -56,6 +70,26 @@ struct Cli {
 enum Command {
     /// All proxies side by side, as a table
     Table(TableOptions),
+    /// Round trips to the upstream that a login takes
+    Rtt {
+        /// The length of the network, in milliseconds
+        #[arg(long, default_value_t = 50)]
+        millis: u64,
+    },
+    /// Thousands of idle sessions: memory, CPU, a login among them
+    Idle {
+        /// How many; as many as files may be open, if that is less
+        #[arg(long, default_value_t = 10_000)]
+        sessions: usize,
+    },
+    /// Instructions of a login session, by Valgrind
+    Callgrind {
+        /// Compare with the committed figure; exit status 1 if it is over a tenth slower
+        #[arg(long)]
+        check: bool,
+    },
+    #[command(name = upstream::COMMAND, hide = true)]
+    Upstream { imap: u16, smtp: u16, tokens: u16 },
 }
 
 #[derive(clap::Args)]
@@ -91,11 +125,24 @@ async fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> Result<ExitCode> {
-    let ground = Ground::new()?;
+    let ground = Ground::new(cli.keep)?;
     allow_files()?;
     let programs = Programs { gatepost: cli.gatepost, python: cli.python };
     match cli.command {
         Command::Table(options) => table(&ground, programs, options).await,
+        Command::Rtt { millis } => {
+            say::result(&rtt::measure(&ground, &programs, Duration::from_millis(millis)).await?);
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Idle { sessions } => {
+            say::result(&idle::measure(&ground, &programs, sessions).await?);
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Callgrind { check } => callgrind::measure(&ground, &programs, check).await,
+        Command::Upstream { imap, smtp, tokens } => {
+            let _upstream = Upstream::start(Ports { imap, smtp, tokens })?;
+            pending().await
+        }
     }
 }
 

@@ -14,14 +14,14 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
-/// For a start. Python's takes a second on a machine that is busy.
-const START: Duration = Duration::from_secs(30);
+/// For a start. Under Valgrind on a machine that is busy it takes a while.
+const START: Duration = Duration::from_secs(120);
 
 /// How often a listener is tried: a tenth of the shortest start.
 const TRY_AGAIN: Duration = Duration::from_micros(200);
 
 /// For an end that was asked for, before it is forced.
-const STOP: Duration = Duration::from_secs(10);
+const STOP: Duration = Duration::from_secs(30);
 
 /// Lines of a log that an error shows.
 const TAIL: usize = 20;

@@ -1,6 +1,8 @@
 //! `table`: all proxies in turn, several rounds, so that what else the machine does meets each of them.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -12,9 +14,9 @@ use crate::ground::Ground;
 use crate::peers::backend::Backend;
 use crate::peers::{Kind, Peer, Programs, Running, Target};
 use crate::say::progress;
-use crate::statistic::Statistic;
+use crate::statistic::{Statistic, count, mebi};
 use crate::table::{Row, Table};
-use crate::upstream::Upstream;
+use crate::upstream::{Ports, Upstream};
 
 /// Clients at the same time, for logins a second.
 const AT_ONCE: usize = 32;
@@ -55,8 +57,8 @@ impl Effort {
 
 impl Rounds {
     pub(crate) async fn run(&self, ground: &Ground) -> Result<Table> {
-        let upstream = Upstream::start(ground).await?;
-        let light = Target::from(&upstream);
+        let upstream = Upstream::start(Ports::new(ground)?)?;
+        let light = Target::from(upstream.ports);
         let backend = match self.rows.contains(&Row::Rate) {
             true => Some(Backend::start(ground).await?),
             false => None,
@@ -67,9 +69,11 @@ impl Rounds {
                 progress(&format!("round {round}: {}", kind.name()));
                 let peer = Peer::prepare(*kind, ground, light, &self.programs)?;
                 if peer.is_process() {
-                    let named = || format!("{}", kind.name());
+                    let named = || kind.name();
                     self.at_rest(&peer, &mut table).await.with_context(named)?;
+                    upstream.resumed();
                     self.at_work(&peer, &mut table).await.with_context(named)?;
+                    progress(&format!("  {}", upstream.resumed()));
                 }
                 if let Some(backend) = &backend {
                     let target = Target { imap: backend.port, ..light };
@@ -185,13 +189,12 @@ async fn rate(peer: &Peer, table: &mut Table) -> Result<()> {
             .await
             .with_context(|| running.as_ref().map(Running::tail).unwrap_or_default())?;
     }
-    let left = Arc::new(std::sync::atomic::AtomicUsize::new(effort.visits));
+    let left = Arc::new(AtomicUsize::new(effort.visits));
     let mut clients = JoinSet::new();
     let begun = Instant::now();
     for _ in 0..AT_ONCE {
         let (door, left) = (peer.door.clone(), Arc::clone(&left));
         clients.spawn(async move {
-            use std::sync::atomic::Ordering::Relaxed;
             let mut good = 0;
             while left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok() {
                 good += usize::from(door.visit().await.is_ok());
@@ -205,13 +208,4 @@ async fn rate(peer: &Peer, table: &mut Table) -> Result<()> {
     table.add(Row::Rate, peer.kind, count(good) / taken);
     table.add_failed(peer.kind, effort.visits - good, effort.visits);
     Ok(())
-}
-
-fn mebi(octets: u64) -> f64 {
-    count(usize::try_from(octets).unwrap_or(usize::MAX)) / 1024.0 / 1024.0
-}
-
-#[allow(clippy::cast_precision_loss, reason = "counts far below 2^52")]
-fn count(number: usize) -> f64 {
-    number as f64
 }

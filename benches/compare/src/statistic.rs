@@ -1,4 +1,4 @@
-//! Medians.
+//! Medians, and what numbers need on the way to them.
 
 /// The middle of some values, and their ends.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,10 +32,20 @@ impl Statistic {
     }
 
     /// The share of values that are not above this one.
-    #[allow(clippy::cast_precision_loss, reason = "counts of measurements")]
     fn rank(sorted: &[f64], value: f64) -> f64 {
-        sorted.partition_point(|other| *other <= value) as f64 / sorted.len() as f64
+        count(sorted.partition_point(|other| *other <= value)) / count(sorted.len())
     }
+}
+
+/// MiB of octets.
+pub(crate) fn mebi(octets: u64) -> f64 {
+    count(usize::try_from(octets).unwrap_or(usize::MAX)) / 1024.0 / 1024.0
+}
+
+/// A count as a number to divide by.
+#[allow(clippy::cast_precision_loss, reason = "counts far below 2^52")]
+pub(crate) fn count(number: usize) -> f64 {
+    number as f64
 }
 
 #[cfg(test)]

@@ -55,7 +55,9 @@ fn configuration(folder: &Path, port: u16, target: Target, version: Version) -> 
     let own = match version {
         Version::Before24 => format!(
             "disable_plaintext_auth = no
-ssl_client_ca_file = {ca}
+# Login processes trust this one, whatever ssl_client_ca_file says.
+ssl_ca = <{ca}
+ssl_require_crl = no
 passdb {{
   driver = static
   args = password={PASSWORD} proxy=y host=localhost hostip=127.0.0.1 port={upstream} ssl=yes proxy_mech=xoauth2 pass={token}

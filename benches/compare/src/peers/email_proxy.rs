@@ -1,6 +1,7 @@
 //! email-oauth2-proxy, as its sample configuration has it for an app that signs in by itself.
 
 use std::fs;
+use std::path::absolute;
 
 use anyhow::{Context, Result};
 
@@ -35,7 +36,7 @@ client_secret = secret
 "
     );
     fs::write(&file, text)?;
-    Ok(Peer::new(Kind::EmailOauth2Proxy, folder, python.clone(), port)
+    Ok(Peer::new(Kind::EmailOauth2Proxy, folder, absolute(python)?, port)
         .arguments(["-m", "emailproxy", "--no-gui", "--config-file"])
         .arguments([file])
         .environment("SSL_CERT_FILE", certificate("ca.pem"))

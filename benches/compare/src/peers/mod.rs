@@ -29,7 +29,7 @@ use crate::ground::Ground;
 use crate::measure;
 use crate::process::Process;
 use crate::tls::connector;
-use crate::upstream::Upstream;
+use crate::upstream::Ports;
 
 /// Which proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -67,9 +67,9 @@ pub(crate) struct Target {
     pub(crate) tokens: u16,
 }
 
-impl From<&Upstream> for Target {
-    fn from(upstream: &Upstream) -> Self {
-        Self { imap: upstream.imap, smtp: upstream.smtp, tokens: upstream.tokens }
+impl From<Ports> for Target {
+    fn from(Ports { imap, smtp, tokens }: Ports) -> Self {
+        Self { imap, smtp, tokens }
     }
 }
 
@@ -128,7 +128,7 @@ impl Peer {
         self
     }
 
-    fn environment(mut self, name: &str, value: impl Into<OsString>) -> Self {
+    pub(crate) fn environment(mut self, name: &str, value: impl Into<OsString>) -> Self {
         self.environment.push((name.into(), value.into()));
         self
     }
