@@ -19,6 +19,7 @@ main() {
     python=(--python "$(benches/compare/install.sh "$build/compare" | tail -n 1)")
   fi
   "$build/release/gatepost-compare" --gatepost "${GATEPOST:-$build/release/gatepost}" ${python[@]+"${python[@]}"} "$@"
+  [ "$1" != growth ] || "${python[1]}" benches/compare/plot.py docs/performance/growth.json docs/performance
 }
 
 # Only some measurements have other proxies in them, or a drawing.

@@ -46,7 +46,7 @@ async fn count(
     upstream: &Upstream,
     logins: u64,
 ) -> Result<u64> {
-    let settings = Settings { more: Vec::new(), confine: false };
+    let settings = Settings { confine: false, ..Settings::default() };
     let target = upstream.ports.into();
     let gatepost = prepare_with(ground, target, &programs.gatepost, &settings)?;
     let peer = gatepost.peer.environment("TOKIO_WORKER_THREADS", "1");

@@ -50,10 +50,6 @@ pub(crate) fn at_most(files: u64) -> usize {
 }
 
 impl Crowd {
-    pub(crate) fn size(&self) -> usize {
-        self.sessions.len()
-    }
-
     /// Opens sessions until there are so many.
     pub(crate) async fn grow(&mut self, door: &Door, size: usize) -> Result<()> {
         while self.sessions.len() < size {

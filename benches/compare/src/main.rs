@@ -5,6 +5,7 @@
 //! | `rounds`, `table` | `table`: all proxies in turn |
 //! | `rtt`, `delay` | `rtt`: round trips of a login |
 //! | `idle`, `crowd` | `idle`: thousands of sessions |
+//! | `growth`, `seed` | `growth`: curves of cost against the number of sessions and of accounts |
 //! | `callgrind` | `callgrind`: instructions of a login |
 //! | `peers/` | how each of them is configured and started |
 //! | `upstream/` | what they lead to: a server of canned answers |
@@ -20,6 +21,7 @@ mod client;
 mod crowd;
 mod delay;
 mod ground;
+mod growth;
 mod idle;
 mod measure;
 mod peers;
@@ -27,6 +29,7 @@ mod process;
 mod rounds;
 mod rtt;
 mod say;
+mod seed;
 mod statistic;
 mod table;
 mod tls;
@@ -82,6 +85,18 @@ enum Command {
         #[arg(long, default_value_t = 10_000)]
         sessions: usize,
     },
+    /// Costs against the number of sessions and of accounts, as JSON; `plot.py` draws it
+    Growth {
+        /// The largest number of idle sessions
+        #[arg(long, default_value_t = 10_000)]
+        sessions: usize,
+        /// The largest number of accounts
+        #[arg(long, default_value_t = 100_000)]
+        accounts: usize,
+        /// Where the data go
+        #[arg(long, default_value = "docs/performance/growth.json")]
+        to: PathBuf,
+    },
     /// Instructions of a login session, by Valgrind
     Callgrind {
         /// Compare with the committed figure; exit status 1 if it is over a tenth slower
@@ -136,6 +151,10 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         }
         Command::Idle { sessions } => {
             say::result(&idle::measure(&ground, &programs, sessions).await?);
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Growth { sessions, accounts, to } => {
+            growth::measure(&ground, &programs, [sessions, accounts], &to).await?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Callgrind { check } => callgrind::measure(&ground, &programs, check).await,

@@ -76,8 +76,7 @@ async fn gatepost(
     target: Target,
     protocol: Protocol,
 ) -> Result<[f64; 2]> {
-    let settings = Settings { more: Vec::new(), confine: true };
-    let gatepost = prepare_with(ground, target, &programs.gatepost, &settings)?;
+    let gatepost = prepare_with(ground, target, &programs.gatepost, &Settings::default())?;
     let door = match protocol {
         Protocol::Imap => &gatepost.peer.door,
         Protocol::Smtp => &gatepost.smtp,

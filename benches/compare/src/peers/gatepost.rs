@@ -15,8 +15,25 @@ use crate::ground::{Ground, certificate};
 pub(crate) struct Settings {
     /// Mailboxes besides the first.
     pub(crate) more: Vec<String>,
+    /// Who signs in.
+    pub(crate) grant: Grant,
     /// Landlock and seccomp, which Valgrind does not know.
     pub(crate) confine: bool,
+}
+
+/// Whose tokens there are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Grant {
+    /// The app's own: one for all mailboxes.
+    App,
+    /// Each person's.
+    People,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { more: Vec::new(), grant: Grant::App, confine: true }
+    }
 }
 
 /// A prepared gatepost with its two doors.
@@ -24,13 +41,12 @@ pub(crate) struct Gatepost {
     pub(crate) peer: Peer,
     /// SMTP; that of `peer` is IMAP.
     pub(crate) smtp: Door,
-    /// Where its store is.
-    pub(crate) state: PathBuf,
+    /// Its configuration.
+    pub(crate) file: PathBuf,
 }
 
 pub(super) fn prepare(ground: &Ground, target: Target, programs: &Programs) -> Result<Peer> {
-    let settings = Settings { more: Vec::new(), confine: true };
-    Ok(prepare_with(ground, target, &programs.gatepost, &settings)?.peer)
+    Ok(prepare_with(ground, target, &programs.gatepost, &Settings::default())?.peer)
 }
 
 /// The same, with settings.
@@ -51,7 +67,7 @@ pub(crate) fn prepare_with(
     fs::write(&secret, "secret\n")?;
     fs::set_permissions(&secret, fs::Permissions::from_mode(0o600))?;
     let file = folder.join("gatepost.toml");
-    let mut text = configuration(&state, &secret, [imap, smtp], target, settings.confine);
+    let mut text = configuration(&state, &secret, [imap, smtp], target, settings);
     for mailbox in [MAILBOX].into_iter().chain(settings.more.iter().map(String::as_str)) {
         text += &format!("\n[[account]]\nmailbox = \"{mailbox}\"\napp = \"compare\"\n");
     }
@@ -60,10 +76,10 @@ pub(crate) fn prepare_with(
     let password = output(add.args(["password", "add", MAILBOX, "--config"]).arg(&file))?;
     ensure!(!password.is_empty(), "gatepost password add has printed no password");
     let peer = Peer::new(Kind::Gatepost, folder, binary, imap)
-        .arguments(["run".into(), "--config".into(), file.into_os_string()])
+        .arguments(["run".into(), "--config".into(), file.clone().into_os_string()])
         .password(&password);
     let smtp = Door::new(smtp, None, peer.door.proof.clone());
-    Ok(Gatepost { peer, smtp, state })
+    Ok(Gatepost { peer, smtp, file })
 }
 
 fn configuration(
@@ -71,8 +87,13 @@ fn configuration(
     secret: &Path,
     [imap, smtp]: [u16; 2],
     target: Target,
-    confine: bool,
+    settings: &Settings,
 ) -> String {
+    let confine = settings.confine;
+    let grant = match settings.grant {
+        Grant::App => "client_credentials",
+        Grant::People => "authorization_code",
+    };
     let Target { imap: imap_target, smtp: smtp_target, tokens } = target;
     let ca = certificate("ca.pem");
     let (state, secret, ca) = (state.display(), secret.display(), ca.display());
@@ -94,6 +115,8 @@ provider = \"lab\"
 token_url = \"http://127.0.0.1:{tokens}/token\"
 imap = \"localhost:{imap_target}\"
 smtp = \"localhost:{smtp_target} starttls\"
+authorize_url = \"http://127.0.0.1:{tokens}/authorize\"
+scopes = [\"https://outlook.office.com/IMAP.AccessAsUser.All\", \"offline_access\"]
 app_scopes = [\"https://outlook.office365.com/.default\"]
 ca_file = \"{ca}\"
 # The upstream here has none of Exchange's.
@@ -103,7 +126,7 @@ limits = {{ connections = 0, messages_per_minute = 0 }}
 provider = \"lab\"
 client_id = \"00000000-0000-0000-0000-000000000000\"
 client_secret = {{ file = \"{secret}\" }}
-grant = \"client_credentials\"
+grant = \"{grant}\"
 "
     )
 }
