@@ -90,7 +90,7 @@ async fn at_size(
     size: usize,
     grant: Grant,
 ) -> Result<Value> {
-    let more = (1..size).map(|number| format!("mailbox-{number}@contoso.example")).collect();
+    let more = (1..size).map(|number| format!("m{number}@c.example")).collect();
     let settings = Settings { more, grant, ..Settings::default() };
     let gatepost = prepare_with(ground, upstream.ports.into(), &programs.gatepost, &settings)?;
     let doors = seed(&gatepost).await.context("the store could not be written")?;

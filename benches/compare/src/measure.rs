@@ -37,6 +37,11 @@ pub(crate) fn memory(root: u32) -> Result<u64> {
     Ok(kib * 1024)
 }
 
+/// The process and its descendants.
+pub(crate) fn members(root: u32) -> Vec<u32> {
+    stats().map(|stats| tree(root, &stats)).unwrap_or_default()
+}
+
 fn pss(id: u32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{id}/smaps_rollup")).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;

@@ -3,7 +3,7 @@
 //! Invariant: whatever is started here ends here, also when a measurement fails.
 
 use std::fs::{self, File};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -14,6 +14,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
+use crate::measure::members;
+
 /// For a start. Under Valgrind on a machine that is busy it takes a while.
 const START: Duration = Duration::from_secs(120);
 
@@ -22,6 +24,9 @@ const TRY_AGAIN: Duration = Duration::from_micros(200);
 
 /// For an end that was asked for, before it is forced.
 const STOP: Duration = Duration::from_secs(30);
+
+/// How often it is looked whether it has ended.
+const AGAIN: Duration = Duration::from_millis(5);
 
 /// Lines of a log that an error shows.
 const TAIL: usize = 20;
@@ -32,6 +37,8 @@ pub(crate) struct Process {
     child: Child,
     log: PathBuf,
     since: Instant,
+    /// Where it listens.
+    address: Option<SocketAddr>,
 }
 
 impl Process {
@@ -44,7 +51,7 @@ impl Process {
         let child = command.spawn().with_context(|| {
             format!("{} can't be started: is it installed?", command.get_program().display())
         })?;
-        Ok(Self { name: name.to_owned(), child, log, since })
+        Ok(Self { name: name.to_owned(), child, log, since, address: None })
     }
 
     /// Its id.
@@ -54,6 +61,7 @@ impl Process {
 
     /// Waits until it takes connections; how long that was since its start.
     pub(crate) async fn listening(&mut self, address: SocketAddr) -> Result<Duration> {
+        self.address = Some(address);
         loop {
             if TcpStream::connect(address).await.is_ok() {
                 return Ok(self.since.elapsed());
@@ -76,9 +84,10 @@ impl Process {
         lines.get(lines.len().saturating_sub(TAIL)..).unwrap_or_default().join("\n")
     }
 
-    /// Asks it to end, waits, then insists.
-    pub(crate) fn stop(&mut self) {
-        let asked = Instant::now();
+    /// Asks it to end, waits, then insists. Its descendants end by themselves a little later, and hold its ports until
+    /// then.
+    fn stop(&mut self) {
+        let (asked, members) = (Instant::now(), members(self.id()));
         if let Ok(None) = self.child.try_wait() {
             self.signal(Signal::TERM);
         }
@@ -86,9 +95,16 @@ impl Process {
             if asked.elapsed() > STOP {
                 let _ = self.child.kill();
                 let _ = self.child.wait();
+            }
+            thread::sleep(AGAIN);
+        }
+        let is_alive = |id: &u32| Path::new("/proc").join(id.to_string()).exists();
+        let is_taken = |address: &SocketAddr| TcpListener::bind(address).is_err();
+        while members.iter().any(is_alive) || self.address.iter().any(is_taken) {
+            if asked.elapsed() > 2 * STOP {
                 return;
             }
-            thread::sleep(Duration::from_millis(5));
+            thread::sleep(AGAIN);
         }
     }
 

@@ -67,11 +67,7 @@ pub(crate) fn prepare_with(
     fs::write(&secret, "secret\n")?;
     fs::set_permissions(&secret, fs::Permissions::from_mode(0o600))?;
     let file = folder.join("gatepost.toml");
-    let mut text = configuration(&state, &secret, [imap, smtp], target, settings);
-    for mailbox in [MAILBOX].into_iter().chain(settings.more.iter().map(String::as_str)) {
-        text += &format!("\n[[account]]\nmailbox = \"{mailbox}\"\napp = \"compare\"\n");
-    }
-    fs::write(&file, text)?;
+    fs::write(&file, configuration(&state, &secret, [imap, smtp], target, settings))?;
     let mut add = Command::new(&binary);
     let password = output(add.args(["password", "add", MAILBOX, "--config"]).arg(&file))?;
     ensure!(!password.is_empty(), "gatepost password add has printed no password");
@@ -94,12 +90,18 @@ fn configuration(
         Grant::App => "client_credentials",
         Grant::People => "authorization_code",
     };
+    // The shortest spelling: a hundred thousand of them have to fit into a configuration's 4 MiB.
+    let mailboxes = [MAILBOX].into_iter().chain(settings.more.iter().map(String::as_str));
+    let account = |mailbox| format!("{{mailbox=\"{mailbox}\",app=\"lab\"}},\n");
+    let accounts: String = mailboxes.map(account).collect();
     let Target { imap: imap_target, smtp: smtp_target, tokens } = target;
     let ca = certificate("ca.pem");
     let (state, secret, ca) = (state.display(), secret.display(), ca.display());
     format!(
         "state_dir = \"{state}\"
 confine = {confine}
+account = [
+{accounts}]
 
 [[listener]]
 protocol = \"imap\"
@@ -122,7 +124,7 @@ ca_file = \"{ca}\"
 # The upstream here has none of Exchange's.
 limits = {{ connections = 0, messages_per_minute = 0 }}
 
-[app.compare]
+[app.lab]
 provider = \"lab\"
 client_id = \"00000000-0000-0000-0000-000000000000\"
 client_secret = {{ file = \"{secret}\" }}

@@ -28,8 +28,10 @@ pub(super) async fn serve(mut wire: Wire) -> io::Result<()> {
             }
         }
         wire.skip(body).await?;
-        let answer =
-            format!(r#"{{"token_type":"Bearer","expires_in":3599,"refresh_token":"refresh","access_token":"{}"}}"#, token());
+        let answer = format!(
+            r#"{{"token_type":"Bearer","expires_in":3599,"refresh_token":"refresh","access_token":"{}"}}"#,
+            token()
+        );
         let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
         let length = answer.len();
         wire.send(format!("{head}Content-Length: {length}\r\n\r\n{answer}").as_bytes()).await?;
