@@ -23,20 +23,20 @@ pub(crate) enum Row {
 
 /// gatepost's bars: of a peer's figure, or of its own.
 const BARS: [(Row, Bar); 7] = [
-    (Row::Login, Bar::AtMostOf(0.5, Kind::Haproxy)),
-    (Row::Rate, Bar::AtLeastOf(0.95, Kind::Direct)),
-    (Row::Idle, Bar::AtMost(10.0)),
-    (Row::Down, Bar::AtMostOf(0.7, Kind::Haproxy)),
-    (Row::Up, Bar::AtMostOf(0.7, Kind::Haproxy)),
-    (Row::Start, Bar::AtMost(10.0)),
-    (Row::Rest, Bar::AtMost(8.0)),
+    (Row::Login, Bar::MostOf(0.5, Kind::Haproxy)),
+    (Row::Rate, Bar::LeastOf(0.95, Kind::Direct)),
+    (Row::Idle, Bar::Most(10.0)),
+    (Row::Down, Bar::MostOf(0.7, Kind::Haproxy)),
+    (Row::Up, Bar::MostOf(0.7, Kind::Haproxy)),
+    (Row::Start, Bar::Most(10.0)),
+    (Row::Rest, Bar::Most(8.0)),
 ];
 
 #[derive(Clone, Copy)]
 enum Bar {
-    AtMost(f64),
-    AtMostOf(f64, Kind),
-    AtLeastOf(f64, Kind),
+    Most(f64),
+    MostOf(f64, Kind),
+    LeastOf(f64, Kind),
 }
 
 /// Results of all rounds.
@@ -97,12 +97,12 @@ impl Table {
             let Some(own) = self.median(row, Kind::Gatepost) else { continue };
             let of = |kind| self.median(row, kind).map(|other| (own / other, kind));
             let (figure, bar, good) = match bar {
-                Bar::AtMost(most) => (number(own), format!("at most {most}"), own <= most),
-                Bar::AtMostOf(most, kind) => {
+                Bar::Most(most) => (number(own), format!("at most {most}"), own <= most),
+                Bar::MostOf(most, kind) => {
                     let Some((ratio, kind)) = of(kind) else { continue };
                     (number(ratio), format!("at most {most} of {}'s", kind.name()), ratio <= most)
                 }
-                Bar::AtLeastOf(least, kind) => {
+                Bar::LeastOf(least, kind) => {
                     let Some((ratio, kind)) = of(kind) else { continue };
                     (number(ratio), format!("at least {least} of {}", kind.name()), ratio >= least)
                 }
