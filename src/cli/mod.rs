@@ -40,6 +40,9 @@ use crate::store::Store;
 /// Name of the configuration file, if none is named.
 const FILE: &str = "gatepost.toml";
 
+/// Mailboxes that are named where another one was meant; of more it is said how many there are.
+const MOST_NAMED: usize = 20;
+
 /// How long a thread may still look at a file when all is done: a network drive that is gone holds it for ever.
 const LAST_LOOK: Duration = Duration::from_secs(5);
 
@@ -197,6 +200,9 @@ fn account(config: &Config, mailbox: &str) -> Result<Arc<Account>> {
         let problem = format!("no account has the mailbox {mailbox:?}");
         let hint = match known.as_slice() {
             [] => format!("add an [[account]] to {}", config.file.display()),
+            known if known.len() > MOST_NAMED => {
+                format!("the configuration has {} others: gatepost status", known.len())
+            }
             known => format!("the configuration has {}", known.join(", ")),
         };
         UsageError::new(problem, hint).into()

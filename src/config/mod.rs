@@ -8,6 +8,7 @@
 
 mod check;
 mod credential;
+mod directory;
 mod endpoint;
 mod error;
 mod guard;
@@ -32,6 +33,7 @@ pub use credential::{
     ClientCertificate, Credential, KeyFiles, SecretError, SecretSource, SigningAlgorithm,
     read_secret_file,
 };
+use directory::Directory;
 pub use endpoint::Endpoint;
 pub use error::ConfigError;
 pub use guard::GuardSettings;
@@ -78,6 +80,8 @@ pub struct Config {
     pub spare_connections: usize,
     /// Where some keys stand in the file.
     pub lines: Lines,
+    /// The accounts by what clients call them.
+    directory: Directory,
     /// Also of apps that no account has.
     secret_variables: Vec<String>,
     /// Also of those.
@@ -306,19 +310,6 @@ impl Account {
             _ => self.answers_to(mailbox),
         }
     }
-
-    /// Whether `user` is how old clients name a shared mailbox: the person who opens it, then the mailbox
-    /// (`jane@contoso.com\support`, `jane@contoso.com/support@contoso.com`).
-    fn answers_to_old_style(&self, user: &str) -> bool {
-        let person = self.signed_in_as.as_ref().map(|person| person.to_lowercase());
-        let (Some(person), Some((opener, shared))) = (person, user.split_once(['\\', '/'])) else {
-            return false;
-        };
-        let (opener, shared) = (opener.to_lowercase(), shared.to_lowercase());
-        let mailbox = self.mailbox.to_lowercase();
-        let short = mailbox.split('@').next().unwrap_or_default();
-        opener == person && (shared == mailbox || shared == short)
-    }
 }
 
 impl Config {
@@ -377,34 +368,26 @@ impl Config {
 
     /// The account that `user` means: by its own names, then as old clients name a shared mailbox, then by a
     /// pattern, of which the mailbox is then the one that was named.
-    ///
-    /// Each account is asked for each of these, found or not: a client can ask as well, and must not learn by the
-    /// time which names there are.
     pub fn account(&self, user: &str) -> Option<Arc<Account>> {
-        let (mut named, mut old_style, mut pattern) = (None, Vec::new(), None);
-        for account in &self.accounts {
-            let (is_named, is_pattern) = (account.answers_to(user), account.pattern().is_some());
-            let is_old_style = account.answers_to_old_style(user);
-            if is_named && !is_pattern {
-                named = named.or(Some(account));
-            }
-            if is_old_style {
-                old_style.push(account);
-            }
-            if is_pattern && account.covers(user) {
-                pattern = pattern.or(Some(account));
-            }
-        }
-        if let (Some(account), _) | (None, &[account]) = (named, old_style.as_slice()) {
+        let (owner, old_style) = (self.owner(user), self.directory.named_in_old_style(user));
+        let pattern = owner.filter(|account| account.pattern().is_some());
+        let named = owner.filter(|account| account.pattern().is_none());
+        if let Some(account) = named.or(old_style) {
             return Some(Arc::clone(account));
         }
         let pattern = Account::clone(pattern?);
         Some(Arc::new(Account { mailbox: user.to_lowercase(), ..pattern }))
     }
 
+    /// The account of the file that has `mailbox`, which is a pattern if no other has it by its own name.
+    pub fn owner(&self, mailbox: &str) -> Option<&Arc<Account>> {
+        self.directory.owner(mailbox)
+    }
+
     /// Whether this account stands in the file as it is, and is not one mailbox of a pattern.
     pub fn lists(&self, account: &Arc<Account>) -> bool {
-        self.accounts.iter().fold(false, |found, listed| found | Arc::ptr_eq(listed, account))
+        let listed = self.directory.named(&account.mailbox);
+        listed.is_some_and(|listed| Arc::ptr_eq(listed, account))
     }
 
     /// The device at this address: the one of the narrowest network.

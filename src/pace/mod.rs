@@ -136,13 +136,21 @@ impl Pace {
 
     /// Has the limits of another configuration from now on. What is counted goes on counting.
     pub fn set(&self, config: &Config) {
-        for (mailbox, lane) in locked(&self.lanes).iter() {
-            let submits = |account: &&Arc<Account>| key(account, Protocol::Smtp).0 == *mailbox;
-            let account = config.accounts.iter().find(submits).cloned();
+        let lanes = locked(&self.lanes);
+        let mut submit = HashMap::new();
+        for account in &config.accounts {
+            let (mailbox, _) = key(account, Protocol::Smtp);
+            if lanes.contains_key(&mailbox) {
+                submit.entry(mailbox).or_insert_with(|| Arc::clone(account));
+            }
+        }
+        for (mailbox, lane) in lanes.iter() {
+            let account = submit.remove(mailbox);
             if let Some(account) = account.or_else(|| config.account(mailbox)) {
                 lane.set(&account.limits);
             }
         }
+        drop(lanes);
         locked(&self.devices).retain(|name, window| {
             let device = config.devices.iter().find(|device| device.name == *name);
             if let Some(device) = device {

@@ -15,8 +15,8 @@ pub struct Limit {
 }
 
 impl Limit {
-    /// One of 10,000 accounts has 1 MiB.
-    pub const CONFIGURATION: Self = Self { kib: 4096, what: "a configuration" };
+    /// One of 100,000 accounts, each with an alias, has 10 MiB.
+    pub const CONFIGURATION: Self = Self { kib: 32 * 1024, what: "a configuration" };
 
     /// In PEM or PKCS#12: the roots of a system have 250 KB, a chain of five certificates with its key 10 KB.
     pub const CERTIFICATES: Self = Self { kib: 4096, what: "certificates and keys" };

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::value::Datetime;
 
+use super::super::directory::Directory;
 use super::super::error::ConfigError;
 use super::super::{Account, App, Grant, RedirectUri, raw};
 use super::{ANY_TENANT, Apps, Checker, Providers};
@@ -128,8 +129,8 @@ impl Checker<'_> {
         &self,
         written: Vec<Spanned<raw::Account>>,
         apps: &Apps,
-    ) -> Result<Vec<Arc<Account>>, ConfigError> {
-        let mut accounts: Vec<Arc<Account>> = Vec::new();
+    ) -> Result<(Vec<Arc<Account>>, Directory), ConfigError> {
+        let (mut accounts, mut directory) = (Vec::new(), Directory::default());
         for (index, account) in written.into_iter().enumerate() {
             let key = |key: &str| format!("account[{index}].{key}");
             let account = account.into_inner();
@@ -137,8 +138,7 @@ impl Checker<'_> {
             names.extend(account.aliases.iter().map(|alias| (key("aliases"), alias)));
             let (mailbox_key, mailbox) = (key("mailbox"), &account.mailbox);
             for (key, name) in names {
-                let taken = accounts.iter().find(|other| other.answers_to(name.get_ref()));
-                if let Some(other) = taken {
+                if let Some(other) = directory.named(name.get_ref()) {
                     let problem = format!("{:?} means {} already", name.get_ref(), other.mailbox);
                     let remedy = "give each account names of its own";
                     return Err(self.error(&name.span(), key, problem, remedy));
@@ -161,9 +161,11 @@ impl Checker<'_> {
                 app,
             };
             self.pattern(&mailbox_key, &mailbox.span(), &checked)?;
-            accounts.push(Arc::new(checked));
+            let checked = Arc::new(checked);
+            directory.add(&checked);
+            accounts.push(checked);
         }
-        Ok(accounts)
+        Ok((accounts, directory))
     }
 
     fn has_graph(

@@ -58,7 +58,7 @@ pub(super) fn check(file: &Path, text: &str, secrets: Secrets) -> Result<Config,
     let providers = checker.providers(raw.provider, &proxy)?;
     let listeners = checker.listeners(raw.listener, &providers)?;
     let apps = checker.apps(raw.app, &providers)?;
-    let accounts = checker.accounts(raw.account, &apps)?;
+    let (accounts, directory) = checker.accounts(raw.account, &apps)?;
     let credentials = apps.values().filter_map(|app| app.credential.as_ref());
     let secret_variables =
         credentials.clone().filter_map(Credential::variable).chain(proxy.variable());
@@ -77,6 +77,7 @@ pub(super) fn check(file: &Path, text: &str, secrets: Secrets) -> Result<Config,
         listeners,
         apps: apps.into_values().collect(),
         accounts,
+        directory,
         devices: Vec::new(),
         spool: checker.spool(raw.spool)?,
         guard: checker.guard(raw.guard)?,
