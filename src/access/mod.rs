@@ -33,7 +33,7 @@ pub use hash::{Hasher, generate};
 use crate::clock::Clock;
 use crate::config::{Account, GuardSettings};
 use crate::protocol::{Login, Refusal};
-use crate::store::{Hash, PasswordRecord, Store, StoreError};
+use crate::store::{Hash, PasswordRecord, Seen, Store, StoreError};
 use crate::vocabulary::Protocol;
 use hash::{Tag, text_of};
 use slow::SlowHashes;
@@ -53,8 +53,8 @@ pub struct Access {
 /// The store's passwords at one time.
 #[derive(Default)]
 struct Book {
-    /// The store's version that was read.
-    version: i64,
+    /// Up to which change it was read.
+    seen: Option<Seen>,
     /// By their hashes, each of which is made with its mailbox's name and a key: a look-up takes as long whether the
     /// mailbox exists or not, and nobody can choose what is compared.
     by_hash: HashMap<Vec<u8>, Vec<PasswordRecord>>,
@@ -110,18 +110,18 @@ impl Access {
         self.book().by_hash.is_empty()
     }
 
-    /// Reads the passwords anew if another process has written.
+    /// Reads the passwords anew if there are others.
     pub async fn refresh(&self) -> Result<(), StoreError> {
         let _turn = self.reading.lock().await;
-        if self.store.version().await? == self.book().version {
+        if Some(self.store.passwords_seen().await?) == self.book().seen {
             return Ok(());
         }
         self.reload().await
     }
 
     async fn reload(&self) -> Result<(), StoreError> {
-        // The version first: what is written in between is read again next time.
-        let mut book = Book { version: self.store.version().await?, ..Book::default() };
+        // That first: what is written in between is read again next time.
+        let mut book = Book { seen: Some(self.store.passwords_seen().await?), ..Book::default() };
         for record in self.store.passwords().await? {
             book.add(record);
         }

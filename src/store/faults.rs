@@ -2,10 +2,12 @@
 //!
 //! Invariant: a fault is of the sign-in that is there: with a new one, those of the former are gone.
 
+use std::collections::HashMap;
+
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, Sqlite, Transaction};
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, tokens};
 use crate::clock::Timestamp;
 use crate::vocabulary::{Cause, Resource};
 
@@ -80,14 +82,38 @@ impl Store {
                 .fetch_optional(&self.pool)
                 .await
                 .map_err(|e| self.failed(&e))?;
-        let read = |row: &SqliteRow| -> Result<TokenFault, sqlx::Error> {
-            let at = Timestamp::from_millis(row.try_get("error_at")?);
-            let cause = cause_of(row.try_get("permanent")?);
-            let (error, trace) = (row.try_get("error")?, row.try_get("trace")?);
-            Ok(TokenFault { error, cause, trace, at })
-        };
         row.as_ref().map(read).transpose().map_err(|e| self.failed(&e))
     }
+
+    /// The same of many at once, by the names of those whose renewal has failed.
+    pub async fn faults(
+        &self,
+        principals: &[String],
+        resource: Resource,
+    ) -> Result<HashMap<String, TokenFault>, StoreError> {
+        let kept: Vec<_> = principals.iter().map(|name| fault_name(name, resource)).collect();
+        let rows = sqlx::query(
+            "SELECT principal, error, permanent, error_at, trace FROM fault
+             WHERE principal IN (SELECT value FROM json_each(?))",
+        )
+        .bind(tokens::names(&kept))
+        .fetch_all(&self.pool)
+        .await
+        .map_err(|e| self.failed(&e))?;
+        let named = |row: &SqliteRow| {
+            let kept: &str = row.try_get("principal")?;
+            let principal = kept.split('\n').next().unwrap_or_default().to_owned();
+            Ok((principal, read(row)?))
+        };
+        rows.iter().map(named).collect::<Result<_, _>>().map_err(|e| self.failed(&e))
+    }
+}
+
+fn read(row: &SqliteRow) -> Result<TokenFault, sqlx::Error> {
+    let at = Timestamp::from_millis(row.try_get("error_at")?);
+    let cause = cause_of(row.try_get("permanent")?);
+    let (error, trace) = (row.try_get("error")?, row.try_get("trace")?);
+    Ok(TokenFault { error, cause, trace, at })
 }
 
 impl TokenFault {

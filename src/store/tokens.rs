@@ -1,7 +1,10 @@
 //! Tokens in the store.
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
 use tracing::warn;
 use zeroize::{Zeroize, Zeroizing};
 
@@ -116,7 +119,32 @@ impl Store {
             .fetch_optional(&self.pool)
             .await
             .map_err(|e| self.failed(&e))?;
-        let Some(row) = row else { return Ok((None, 0)) };
+        row.map_or(Ok((None, 0)), |row| self.read(principal, &row))
+    }
+
+    /// The same of many at once; of those that are missing in the answer there never was one.
+    pub async fn tokens(
+        &self,
+        principals: &[String],
+    ) -> Result<HashMap<String, (Option<Token>, i64)>, StoreError> {
+        self.in_place().map_err(|failure| self.noted(failure))?;
+        let rows = sqlx::query(
+            "SELECT principal, sealed, revision FROM token
+             WHERE principal IN (SELECT value FROM json_each(?))",
+        )
+        .bind(names(principals))
+        .fetch_all(&self.pool)
+        .await
+        .map_err(|e| self.failed(&e))?;
+        let read = |row: &SqliteRow| {
+            let principal: String = row.try_get("principal").map_err(|e| self.failed(&e))?;
+            let token = self.read(&principal, row)?;
+            Ok((principal, token))
+        };
+        rows.iter().map(read).collect()
+    }
+
+    fn read(&self, principal: &str, row: &SqliteRow) -> Result<(Option<Token>, i64), StoreError> {
         let revision = row.try_get("revision").map_err(|e| self.failed(&e))?;
         let sealed: Option<Vec<u8>> = row.try_get("sealed").map_err(|e| self.failed(&e))?;
         let Some(sealed) = sealed else { return Ok((None, revision)) };
@@ -257,6 +285,11 @@ impl Store {
                 .map_err(|e| self.failed(&e))?;
         Ok(sealed.and_then(|sealed| self.seal.open_sealed(&sealed, &device_name(principal))))
     }
+}
+
+/// For `json_each`.
+pub(super) fn names(principals: &[String]) -> String {
+    serde_json::Value::from(principals).to_string()
 }
 
 /// What a device's code is sealed for: not the name that a token is sealed for.
