@@ -97,7 +97,7 @@ impl Renewal {
     /// Writes what replaces the store's row, then publishes it.
     pub(super) async fn save(&mut self, token: Token) -> Result<(), TokenError> {
         let seen = self.state.revision.unwrap_or_default();
-        match self.store.save_token(&self.principal.key(), seen, &token).await {
+        match self.means.store.save_token(&self.basis.principal.key(), seen, &token).await {
             Ok(Saved::Written(revision)) => {
                 self.state.revision = Some(revision);
                 self.adopt(token);
@@ -109,7 +109,7 @@ impl Renewal {
             Err(failure) if token.refresh_token == self.state.stored.refresh_token => {
                 // Nothing that the next request would not bring again.
                 let failure = failure.brief();
-                warn!(principal = %self.principal, failure, "the token is not stored");
+                warn!(principal = %self.basis.principal, failure, "the token is not stored");
                 self.adopt(token);
             }
             Err(failure) => self.hold_back(token, &failure),
@@ -126,7 +126,7 @@ impl Renewal {
         let saved = self.save(token).await;
         if self.state.unsaved.is_none() {
             self.state.turn = None;
-            info!(principal = %self.principal, "the store has the sign-in again");
+            info!(principal = %self.basis.principal, "the store has the sign-in again");
         }
         saved
     }
@@ -136,7 +136,7 @@ impl Renewal {
         // A failure other than the store's means that somebody else's counts.
         let _ = self.save_unsaved().await;
         if self.state.unsaved.is_some() {
-            let (principal, mailbox) = (&self.principal, &self.mailbox);
+            let (principal, mailbox) = (&self.basis.principal, &self.basis.mailbox);
             error!(
                 %principal,
                 "the new refresh token is lost, the store could not be written: if the former one is refused, run \
@@ -155,19 +155,19 @@ impl Renewal {
     /// Held back no longer than while the former one is of use.
     fn serve_needed(&mut self) {
         for resource in Resource::ALL {
-            if self.state.slot_mut(resource).serve_if_needed(self.clock.now()) {
+            if self.state.slot_mut(resource).serve_if_needed(self.means.clock.now()) {
                 self.tell_served();
             }
         }
     }
 
     fn tell_served(&self) {
-        warn!(principal = %self.principal, "a token is used whose sign-in is in memory alone");
+        warn!(principal = %self.basis.principal, "a token is used whose sign-in is in memory alone");
     }
 
     fn hold_back(&mut self, token: Token, failure: &StoreError) {
         for resource in Resource::ALL {
-            let fingerprint = self.principal.fingerprint(resource);
+            let fingerprint = self.basis.principal.fingerprint(resource);
             let access = token.access_to(resource);
             if let Some(access) = access.filter(|access| access.fingerprint == fingerprint) {
                 self.state.slot_mut(resource).hold_back(access);
@@ -176,7 +176,7 @@ impl Renewal {
         let mut pauses = match self.state.unsaved.take() {
             Some(unsaved) => unsaved.pauses,
             None => {
-                let (principal, failure) = (&self.principal, failure.brief());
+                let (principal, failure) = (&self.basis.principal, failure.brief());
                 warn!(%principal, failure, "the new refresh token is kept in memory until it can be written");
                 Backoff::new(FIRST_PAUSE, LONGEST_PAUSE)
             }
@@ -188,11 +188,19 @@ impl Renewal {
 
     /// Takes over what the store has, if it is new. What can't be read is as it was, once it was read.
     pub(super) async fn load(&mut self) -> Result<(), TokenError> {
-        let (token, revision) = match self.store.token(&self.principal.key()).await {
-            Ok(read) => read,
-            Err(_) if self.state.revision.is_some() => return Ok(()),
-            Err(failure) => return Err(TokenError::transient(failure.brief())),
-        };
+        match self.means.store.token(&self.basis.principal.key()).await {
+            Ok((token, revision)) => self.take_over(token, revision).await,
+            Err(_) if self.state.revision.is_some() => Ok(()),
+            Err(failure) => Err(TokenError::transient(failure.brief())),
+        }
+    }
+
+    /// The same of what was read just now.
+    pub(super) async fn take_over(
+        &mut self,
+        token: Option<Token>,
+        revision: i64,
+    ) -> Result<(), TokenError> {
         if self.state.revision == Some(revision) {
             return Ok(());
         }
@@ -219,7 +227,7 @@ impl Renewal {
     /// Somebody has restored a backup of the store, whose refresh token may be used up, or has put an empty one there: a
     /// sign-out leaves a row of a higher revision.
     async fn put_back(&mut self) -> Result<(), TokenError> {
-        warn!(principal = %self.principal, "the store has an older sign-in than memory, or none: it is replaced");
+        warn!(principal = %self.basis.principal, "the store has an older sign-in than memory, or none: it is replaced");
         let token = self.state.newest().clone();
         // What is stored is no longer what memory has, so that a failure keeps it.
         self.state.stored = Token::default();
@@ -228,12 +236,12 @@ impl Renewal {
 
     /// Whether a person has to sign in first.
     pub(super) fn nobody(&self) -> bool {
-        self.principal.app.grant.is_delegated() && *self.state.newest() == Token::default()
+        self.basis.principal.app.grant.is_delegated() && *self.state.newest() == Token::default()
     }
 
     fn adopt(&mut self, token: Token) {
         for slot in self.state.slots() {
-            let fingerprint = self.principal.fingerprint(slot.resource);
+            let fingerprint = self.basis.principal.fingerprint(slot.resource);
             let access = token.access_to(slot.resource);
             slot.adopt(access.filter(|access| access.fingerprint == fingerprint));
         }

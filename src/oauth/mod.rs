@@ -7,7 +7,8 @@
 //! | `endpoint`, `error` | asking over HTTP, and what a failure means |
 //! | `principal`, `claims` | whose token it is, and what it says of itself |
 //! | `proof` | whether the app's secret or key was replaced since it was refused, and the remedy |
-//! | `life`, `slot`, `renewal`, `keeping`, `tokens` | when a token is renewed, who does it, where it is kept, what a login sees |
+//! | `life`, `slot`, `renewal`, `keeping`, `tokens` | when a token is renewed, how, where it is kept, what a login sees |
+//! | `desk`, `office`, `agenda`, `lane` | who renews it: a task for each principal, as long as there is something to do |
 //! | `once`, `expiry` | one renewal by hand, and warnings before a secret or certificate ends |
 //!
 //! Mail and Microsoft Graph have access tokens of their own, from the same sign-in.
@@ -16,16 +17,20 @@
 //! its access token is used, unless the store fails and the former one ends; no failure ever throws a refresh token
 //! away.
 
+mod agenda;
 mod assertion;
 mod authorize;
 mod claims;
 mod client_key;
+mod desk;
 mod device;
 mod endpoint;
 mod error;
 mod expiry;
 mod keeping;
+mod lane;
 mod life;
+mod office;
 mod once;
 mod principal;
 mod proof;

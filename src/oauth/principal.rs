@@ -1,5 +1,7 @@
 //! Whose token it is.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::Arc;
 
@@ -26,12 +28,28 @@ impl Principal {
     pub fn among(accounts: &[Arc<Account>], account: &Account) -> Self {
         let mut principal = Self::of(account);
         let key = principal.key();
-        let others = accounts.iter().filter(|other| Self::of(other).key() == key);
-        others.map(|other| Self::of(other)).for_each(|other| {
-            principal.graph |= other.graph;
-            principal.shared |= other.shared;
-        });
+        let all = accounts.iter().map(|other| Self::of(other));
+        all.filter(|other| other.key() == key).for_each(|other| principal.also(&other));
         principal
+    }
+
+    /// The principals of all `accounts` by their keys, each with its first mailbox.
+    pub fn of_all(accounts: &[Arc<Account>]) -> HashMap<String, (Self, &str)> {
+        let mut all: HashMap<_, (Self, &str)> = HashMap::new();
+        for account in accounts {
+            let principal = Self::of(account);
+            match all.entry(principal.key()) {
+                Entry::Vacant(new) => drop(new.insert((principal, &account.mailbox))),
+                Entry::Occupied(mut known) => known.get_mut().0.also(&principal),
+            }
+        }
+        all
+    }
+
+    /// What it needs for another of its mailboxes.
+    fn also(&mut self, other: &Self) {
+        self.graph |= other.graph;
+        self.shared |= other.shared;
     }
 
     /// Whose token opens the mailbox of `account`.

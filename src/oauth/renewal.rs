@@ -1,8 +1,8 @@
-//! The background task that keeps one principal's tokens fresh.
+//! What keeps one principal's tokens fresh, step by step.
 //!
 //! Every token request of a principal is made here, one after the other, for whichever resource: that is what holds
 //! them to one at a time, however many logins wait. Each resource has its slot; the sign-in that they come from is
-//! one.
+//! one. `desk` tells which step is next.
 //!
 //! Invariant: no login waits for the store, and none fails because of it while this process lives (`keeping` has what
 //! is kept). What is refused to one resource alone ends no sign-in.
@@ -10,22 +10,28 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, oneshot, watch};
-use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{Notify, oneshot};
 use tracing::{debug, error, info, warn};
 
 use super::keeping::State;
+use super::lane::Lane;
 use super::life::access_of;
 use super::slot::{Current, NoToken, Slot};
-use super::{AccessToken, Principal, Request, TokenEndpoint, TokenError, remedy};
+use super::{AccessToken, Principal, Request, TokenError, remedy};
 use crate::attention::{Attention, Call};
 use crate::clock::Clock;
 use crate::store::{Store, TokenFault};
 use crate::vocabulary::{Cause, Resource};
 
-/// Longest sleep: the wall clock may jump meanwhile, when a laptop was suspended.
-const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+/// How often it is looked whether what a refused app proves itself with was replaced.
+const PROOF: Duration = Duration::from_secs(30);
+
+/// What all renewals work with.
+pub(super) struct Means {
+    pub(super) store: Store,
+    pub(super) clock: Clock,
+    pub(super) attention: Attention,
+}
 
 /// A login's wish for a token.
 pub(super) struct Demand {
@@ -41,42 +47,28 @@ pub(super) struct Basis {
     pub(super) principal: Principal,
     /// One of its mailboxes, to tell people which sign-in it is about.
     pub(super) mailbox: String,
-    pub(super) endpoint: Arc<dyn TokenEndpoint>,
+    pub(super) lane: Arc<Lane>,
 }
 
 impl Basis {
     /// Whether they are the same requests.
-    fn asks_as(&self, principal: &Principal, endpoint: &Arc<dyn TokenEndpoint>) -> bool {
-        self.principal.asks_as(principal) && Arc::ptr_eq(&self.endpoint, endpoint)
+    fn asks_as(&self, other: &Self) -> bool {
+        self.principal.asks_as(&other.principal) && Arc::ptr_eq(&self.lane, &other.lane)
     }
 }
 
 pub(super) struct Renewal {
-    pub(super) principal: Principal,
-    /// One of its mailboxes, to tell people which sign-in it is about.
-    pub(super) mailbox: String,
-    pub(super) endpoint: Arc<dyn TokenEndpoint>,
-    pub(super) store: Store,
-    pub(super) clock: Clock,
-    pub(super) attention: Attention,
+    pub(super) means: Arc<Means>,
+    pub(super) basis: Basis,
     /// Another process has written to the store.
-    pub(super) news: Arc<Notify>,
-    /// Another configuration is in force.
-    basis: watch::Receiver<Basis>,
+    news: Arc<Notify>,
     pub(super) state: State,
 }
 
 impl Renewal {
-    pub(super) fn new(
-        mut basis: watch::Receiver<Basis>,
-        store: Store,
-        clock: Clock,
-        attention: Attention,
-    ) -> Self {
-        let Basis { principal, mailbox, endpoint } = basis.borrow_and_update().clone();
-        let state = State::new(&principal, clock.now());
-        let news = Arc::default();
-        Self { principal, mailbox, endpoint, store, clock, attention, news, basis, state }
+    pub(super) fn new(means: Arc<Means>, basis: Basis, news: Arc<Notify>) -> Self {
+        let state = State::new(&basis.principal, means.clock.now());
+        Self { means, basis, news, state }
     }
 
     /// What logins see of the token for `resource`.
@@ -84,34 +76,28 @@ impl Renewal {
         Arc::clone(&self.state.slot(resource).current)
     }
 
-    /// Runs until `stop`. A request that is under way is brought to its end, and what is not on disk is tried once
-    /// more: it may be the only valid refresh token.
-    pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Demand>, stop: CancellationToken) {
-        let news = Arc::clone(&self.news);
-        self.look().await;
-        while !stop.is_cancelled() {
-            let (pause, resource) = self.due_in().unwrap_or((LONGEST_SLEEP, Resource::Mail));
-            if pause.is_zero() {
-                self.renew(resource).await;
-                continue;
-            }
-            tokio::select! {
-                () = stop.cancelled() => {}
-                demand = inbox.recv() => match demand {
-                    Some(demand) => self.meet(demand).await,
-                    None => break,
-                },
-                () = news.notified() => self.look().await,
-                Ok(()) = self.basis.changed() => self.reload().await,
-                // Whatever has kept news of the store away, it keeps them no longer than this.
-                () = sleep(pause.min(LONGEST_SLEEP).min(self.state.unsaved_in())) => self.look().await,
-            }
+    /// How long there is nothing to do, if nobody comes.
+    pub(super) fn rest(&self) -> Duration {
+        let due = self.due_in().map_or(Duration::MAX, |(pause, _)| pause);
+        let proof = if self.app_is_refused() { PROOF } else { Duration::MAX };
+        due.min(proof).min(self.state.unsaved_in())
+    }
+
+    /// What is due in the background: a renewal, or a look at what else may have changed.
+    pub(super) async fn attend(&mut self) {
+        match self.due_in() {
+            Some((Duration::ZERO, resource)) => self.renew(resource).await,
+            _ => self.look().await,
         }
-        self.save_at_last().await;
+    }
+
+    /// Whether more is to be done at a look than to take over what the store has.
+    pub(super) fn has_errands(&self) -> bool {
+        self.app_is_refused() || self.state.unsaved.is_some()
     }
 
     /// Whether what is in memory alone can be written, and whether there is a new sign-in.
-    async fn look(&mut self) {
+    pub(super) async fn look(&mut self) {
         self.notice_time();
         self.notice_proof();
         match self.save_unsaved().await {
@@ -130,58 +116,57 @@ impl Renewal {
         }
     }
 
-    /// The clock was set, or the machine has slept: pauses of before mean nothing.
     fn notice_time(&mut self) {
-        if self.state.time.has_jumped(self.clock.now()) {
-            info!(principal = %self.principal, "the clock has jumped: tokens are judged anew");
+        if self.judge_anew_after_a_jump() {
+            info!(principal = %self.basis.principal, "the clock has jumped: tokens are judged anew");
+        }
+    }
+
+    /// The clock was set, or the machine has slept: pauses of before mean nothing. Whether it is so.
+    pub(super) fn judge_anew_after_a_jump(&mut self) -> bool {
+        let jumped = self.state.time.has_jumped(self.means.clock.now());
+        if jumped {
             self.state.slots().into_iter().for_each(Slot::begin_anew);
         }
+        jumped
     }
 
     /// The app was refused, and what it proves itself with was replaced.
     fn notice_proof(&mut self) {
-        let State { mail, graph, proof, .. } = &mut self.state;
-        let refused = mail.app_is_refused() || graph.app_is_refused();
-        if refused && proof.is_replaced(&self.principal.app) {
-            let principal = &self.principal;
+        if self.app_is_refused() && self.state.proof.is_replaced(&self.basis.principal.app) {
+            let principal = &self.basis.principal;
             info!(%principal, "what the app proves itself with was replaced: it is tried again");
             self.try_app_again();
         }
+    }
+
+    fn app_is_refused(&self) -> bool {
+        self.state.mail.app_is_refused() || self.state.graph.app_is_refused()
     }
 
     fn try_app_again(&mut self) {
         self.state.slots().into_iter().for_each(Slot::try_app_again);
     }
 
-    /// The configuration was read again.
-    async fn reload(&mut self) {
-        let basis = self.basis.borrow_and_update().clone();
-        let as_before = basis.asks_as(&self.principal, &self.endpoint);
-        (self.principal, self.mailbox, self.endpoint) =
-            (basis.principal, basis.mailbox, basis.endpoint);
-        match as_before {
-            true => self.try_app_again(),
-            false => self.begin_anew().await,
+    /// Goes by another basis from now on. If that asks in another way, what the store has is yet to be looked at, as at
+    /// a start; what was published stays until then, and beyond that if it was asked for in the same way.
+    pub(super) fn reload(&mut self, basis: Basis) {
+        let as_before = basis.asks_as(&self.basis);
+        self.basis = basis;
+        if as_before {
+            return self.try_app_again();
         }
-    }
-
-    /// Under another configuration. What was published stays if it was asked for in the same way; nothing that went
-    /// wrong counts any more.
-    async fn begin_anew(&mut self) {
-        self.state.graph.keep(self.principal.graph);
-        for slot in self.state.slots() {
-            slot.begin_anew();
-        }
+        // Nothing that went wrong counts any more.
+        self.state.graph.keep(self.basis.principal.graph);
+        self.state.slots().into_iter().for_each(Slot::begin_anew);
         if self.state.unsaved.is_none() {
-            // As at a start.
             self.state.revision = None;
-            self.look().await;
         }
     }
 
-    async fn meet(&mut self, Demand { resource, other_than, reply }: Demand) {
+    pub(super) async fn meet(&mut self, Demand { resource, other_than, reply }: Demand) {
         let wanted =
-            |task: &Self| task.state.slot(resource).other_than(other_than, task.clock.now());
+            |task: &Self| task.state.slot(resource).other_than(other_than, task.means.clock.now());
         self.notice_time();
         self.notice_proof();
         if wanted(self).is_none() {
@@ -214,7 +199,7 @@ impl Renewal {
 
     /// When the next renewal is due, and which; `None` if only a person can bring one about.
     fn due_in(&self) -> Option<(Duration, Resource)> {
-        let now = self.clock.now();
+        let now = self.means.clock.now();
         let open = Resource::ALL.into_iter().filter(|resource| !self.is_over(*resource));
         let due =
             open.filter_map(|resource| Some((self.state.slot(resource).due_in(now)?, resource)));
@@ -247,11 +232,11 @@ impl Renewal {
             self.take_turn().await?;
         }
         self.load().await?;
-        if self.state.slot(resource).is_young_since(former, self.clock.now()) {
+        if self.state.slot(resource).is_young_since(former, self.means.clock.now()) {
             return Ok(());
         }
         if let Some(TokenFault { error: reason, trace, .. }) = self.known_end(resource).await {
-            let (principal, mailbox) = (&self.principal, &self.mailbox);
+            let (principal, mailbox) = (&self.basis.principal, &self.basis.mailbox);
             error!(%principal, reason, trace, "sign-in needed: run gatepost login {mailbox}");
             self.state.slot_mut(resource).trouble = Some(NoToken::SignInNeeded(reason));
             return Ok(());
@@ -261,10 +246,10 @@ impl Renewal {
 
     /// A refresh token is one process's at a time. App-only grants have none, and need no turn.
     async fn take_turn(&mut self) -> Result<(), TokenError> {
-        if !self.principal.app.grant.is_delegated() {
+        if !self.basis.principal.app.grant.is_delegated() {
             return Ok(());
         }
-        match self.store.turn(&self.principal.key()).await {
+        match self.means.store.turn(&self.basis.principal.key()).await {
             Ok(Some(turn)) => self.state.turn = Some(turn),
             Ok(None) => {
                 let reason = "another gatepost process has been asking for this token for long";
@@ -273,7 +258,7 @@ impl Renewal {
             // Where nothing can be locked, nothing else can be written either: the other one is as stuck.
             Err(failure) => {
                 let failure = failure.brief();
-                warn!(principal = %self.principal, failure, "renewed without a lock");
+                warn!(principal = %self.basis.principal, failure, "renewed without a lock");
             }
         }
         Ok(())
@@ -281,11 +266,12 @@ impl Renewal {
 
     /// Why this sign-in is at its end, if that is known from a former life or another process.
     async fn known_end(&self, resource: Resource) -> Option<TokenFault> {
-        if !self.principal.app.grant.is_delegated() {
+        if !self.basis.principal.app.grant.is_delegated() {
             return None;
         }
         let ended = async |resource| {
-            let fault = self.store.fault(&self.principal.key(), resource).await.ok().flatten();
+            let fault =
+                self.means.store.fault(&self.basis.principal.key(), resource).await.ok().flatten();
             fault.filter(|fault| fault.cause == Some(Cause::SignIn))
         };
         let end = ended(Resource::Mail).await?;
@@ -297,14 +283,15 @@ impl Renewal {
 
     async fn request(&mut self, resource: Resource) -> Result<(), TokenError> {
         let seen = self.state.revision.unwrap_or_default();
-        let (endpoint, principal) = (Arc::clone(&self.endpoint), self.principal.clone());
+        let (endpoint, principal) =
+            (Arc::clone(&self.basis.lane.endpoint), self.basis.principal.clone());
         let mut token = self.state.newest().clone();
         let former = token.refresh_token.clone();
         let scopes = principal.scopes(resource);
         self.state.proof.note(&principal.app);
         let request = Request::renewal(&principal, resource, former.as_ref())?;
         // From before the request: the life that is told begins at an unknown moment in between.
-        let issued_at = self.clock.now();
+        let issued_at = self.means.clock.now();
         let news = Arc::clone(&self.news);
         let answer = {
             let mut asked = endpoint.request(&principal.app, &scopes, request);
@@ -329,27 +316,28 @@ impl Renewal {
         *token.access_mut(resource) = Some(access);
         token.refresh_token = answer.refresh_token.or(former);
         self.save(token).await?;
-        match ends_at > self.clock.now() {
+        match ends_at > self.means.clock.now() {
             true => Ok(()),
             false => Err(TokenError::transient("the token endpoint gives tokens without a life")),
         }
     }
 
     async fn note_success(&mut self, resource: Resource) {
-        let principal = &self.principal;
+        let principal = &self.basis.principal;
         match self.state.slot_mut(resource).note_success() {
             true => info!(%principal, %resource, "tokens are renewed again"),
             false => debug!(%principal, %resource, "token renewed"),
         }
-        if let Err(failure) = self.store.clear_fault(&principal.key(), resource).await {
+        if let Err(failure) = self.means.store.clear_fault(&principal.key(), resource).await {
             let failure = failure.brief();
             debug!(%principal, failure, "the store can't be written");
         }
     }
 
-    async fn note_failure(&mut self, resource: Resource, failure: TokenError) {
+    pub(super) async fn note_failure(&mut self, resource: Resource, failure: TokenError) {
         let trace = failure.trace().map(ToString::to_string).unwrap_or_default();
-        let (principal, mailbox, reason) = (&self.principal, &self.mailbox, failure.to_string());
+        let (principal, mailbox, reason) =
+            (&self.basis.principal, &self.basis.mailbox, failure.to_string());
         let cause = match failure {
             TokenError::Permanent { cause, .. } => Some(cause),
             TokenError::Transient { .. } => None,
@@ -370,10 +358,10 @@ impl Renewal {
             }
             _ => warn!(%principal, %resource, reason, trace, "no new token; trying again"),
         }
-        let fault = TokenFault { error: reason.clone(), cause, trace, at: self.clock.now() };
+        let fault = TokenFault { error: reason.clone(), cause, trace, at: self.means.clock.now() };
         let seen = self.state.revision.unwrap_or_default();
-        match self.store.note_fault(&principal.key(), resource, seen, &fault).await {
-            Ok(true) => self.attention.call(Call {
+        match self.means.store.note_fault(&principal.key(), resource, seen, &fault).await {
+            Ok(true) => self.means.attention.call(Call {
                 event: "sign_in_needed",
                 account: mailbox.clone(),
                 remedy,

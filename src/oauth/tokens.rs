@@ -4,16 +4,16 @@
 //! request that is under way. For a better token than a usable one it waits but a moment.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use super::renewal::{Basis, Demand, Renewal};
-use super::slot::Current;
+use super::desk::Desk;
+use super::office::Office;
+use super::renewal::Means;
 use super::{AccessToken, NoToken, Principal, TokenEndpoint};
 use crate::attention::Attention;
 use crate::clock::Clock;
@@ -22,46 +22,28 @@ use crate::protocol::Refusal;
 use crate::store::Store;
 use crate::vocabulary::{Protocol, Resource};
 
-/// Longest wait of a login for its token. Clients give a login about half a minute.
-const LOGIN_WAIT: Duration = Duration::from_secs(20);
-
 /// Longest wait for a token that lives longer than the one that is there. Entra answers in well under a second;
 /// while it is out of order, clients should not notice.
 const MOMENT: Duration = Duration::from_secs(2);
-
-/// Logins that may wait for one renewal; more wait for their turn to wait.
-const WAITING: usize = 1024;
 
 /// After the upstream has rejected even a token that was renewed for it, its rejections of this mailbox and
 /// protocol lead to no further renewal for this long: it is not the token then.
 const NO_MORE_FORCED: Duration = Duration::from_secs(5);
 
-/// The tokens of all principals.
+/// The tokens of all principals. What goes on in the background ends when this is gone.
 pub struct Tokens {
-    store: Store,
+    office: Arc<Office>,
     clock: Clock,
-    attention: Attention,
-    tracker: TaskTracker,
-    stop: CancellationToken,
-    tasks: RwLock<HashMap<String, Arc<Task>>>,
     /// Doors at which a renewed token was rejected too, and when.
     hopeless: Mutex<HashMap<Door, Instant>>,
+    _end: DropGuard,
 }
 
 /// A mailbox, and by which protocol; none: by Microsoft Graph.
 type Door = (String, Option<Protocol>);
 
-/// A principal's tokens and the way to its task, which ends when this is gone.
-struct Task {
-    mail: Current,
-    graph: Current,
-    news: Arc<Notify>,
-    inbox: mpsc::Sender<Demand>,
-    basis: watch::Sender<Basis>,
-}
-
 impl Tokens {
-    /// Starts a task for each principal of `accounts`; `endpoint` tells where its tokens come from.
+    /// Begins with the principals of `accounts`; `endpoint` tells where its tokens come from.
     pub fn start(
         accounts: &[Arc<Account>],
         endpoint: impl Fn(&Principal) -> Arc<dyn TokenEndpoint>,
@@ -84,59 +66,26 @@ impl Tokens {
         tracker: &TaskTracker,
         stop: &CancellationToken,
     ) -> Self {
+        let means =
+            Means { store: store.clone(), clock: clock.clone(), attention: attention.clone() };
+        let stop = stop.child_token();
         Self {
-            store: store.clone(),
+            office: Office::open(means, tracker, stop.clone()),
             clock: clock.clone(),
-            attention: attention.clone(),
-            tracker: tracker.clone(),
-            stop: stop.clone(),
-            tasks: RwLock::default(),
             hopeless: Mutex::default(),
+            _end: stop.drop_guard(),
         }
     }
 
-    /// Has the principals of `accounts` from now on. Those that ask as before keep their task, with its token and its
-    /// pauses, but are tried again if the app is refused; the others begin anew, when a request of theirs that is under
-    /// way has come to its end.
+    /// Has the principals of `accounts` from now on. Those that ask as before keep their token and their pauses, but are
+    /// tried again if the app is refused; the others begin anew, when a request of theirs that is under way has come to
+    /// its end.
     pub fn set(
         &self,
         accounts: &[Arc<Account>],
         endpoint: impl Fn(&Principal) -> Arc<dyn TokenEndpoint>,
     ) {
-        let mut bases = HashMap::new();
-        for account in accounts {
-            let key = Principal::of(account).key();
-            bases.entry(key).or_insert_with(|| {
-                let principal = Principal::among(accounts, account);
-                let endpoint = endpoint(&principal);
-                Basis { principal, mailbox: account.mailbox.clone(), endpoint }
-            });
-        }
-        let mut tasks = self.tasks.write().unwrap_or_else(PoisonError::into_inner);
-        // Those that are not in it end.
-        tasks.retain(|key, _| bases.contains_key(key));
-        for (key, basis) in bases {
-            match tasks.get(&key) {
-                Some(task) => task.set(basis),
-                None => drop(tasks.insert(key, Arc::new(self.begin(basis)))),
-            }
-        }
-    }
-
-    fn begin(&self, basis: Basis) -> Task {
-        let (sender, inbox) = mpsc::channel(WAITING);
-        let (basis, changes) = watch::channel(basis);
-        let (store, clock) = (self.store.clone(), self.clock.clone());
-        let renewal = Renewal::new(changes, store, clock, self.attention.clone());
-        let task = Task {
-            mail: renewal.current(Resource::Mail),
-            graph: renewal.current(Resource::Graph),
-            news: Arc::clone(&renewal.news),
-            inbox: sender,
-            basis,
-        };
-        self.tracker.spawn(renewal.run(inbox, self.stop.clone()));
-        task
+        self.office.set(accounts, endpoint);
     }
 
     /// A token for the mailbox of `account`, for IMAP, POP3 and SMTP.
@@ -150,14 +99,15 @@ impl Tokens {
         account: &Account,
         resource: Resource,
     ) -> Result<AccessToken, NoToken> {
-        let task = self.task(account)?;
+        let desk = self.desk(account)?;
         let now = self.clock.now();
-        let current = task.current(resource);
+        let current = desk.current(resource);
         if let Some(token) = current.filter(|token| token.is_alive(now)) {
             if token.is_fresh(now) {
                 return Ok(token);
             }
-            let other = timeout(MOMENT, task.demand(resource, Some(token.generation))).await;
+            let other = desk.demand(&self.office, resource, Some(token.generation));
+            let other = timeout(MOMENT, other).await;
             if let Ok(Ok(other)) = other {
                 return Ok(other);
             }
@@ -165,7 +115,7 @@ impl Tokens {
                 return Ok(token);
             }
         }
-        task.demand(resource, None).await
+        desk.demand(&self.office, resource, None).await
     }
 
     /// Another token than `rejected`, which the upstream does not take. `None` if a new one was rejected
@@ -204,10 +154,7 @@ impl Tokens {
 
     /// Another process has written to the store.
     pub fn store_changed(&self) {
-        let tasks = self.tasks.read().unwrap_or_else(PoisonError::into_inner);
-        for task in tasks.values() {
-            task.news.notify_one();
-        }
+        self.office.store_changed();
     }
 
     async fn other(
@@ -216,7 +163,8 @@ impl Tokens {
         resource: Resource,
         rejected: &AccessToken,
     ) -> Result<AccessToken, NoToken> {
-        self.task(account)?.demand(resource, Some(rejected.generation)).await
+        let desk = self.desk(account)?;
+        desk.demand(&self.office, resource, Some(rejected.generation)).await
     }
 
     fn is_hopeless(&self, door: &Door) -> bool {
@@ -228,40 +176,8 @@ impl Tokens {
         self.hopeless.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// None: its account has left the configuration.
-    fn task(&self, account: &Account) -> Result<Arc<Task>, NoToken> {
-        let tasks = self.tasks.read().unwrap_or_else(PoisonError::into_inner);
-        tasks.get(&Principal::of(account).key()).cloned().ok_or(NoToken::Stopping)
-    }
-}
-
-impl Task {
-    fn set(&self, basis: Basis) {
-        self.basis.send_replace(basis);
-    }
-
-    fn current(&self, resource: Resource) -> Option<AccessToken> {
-        let current = match resource {
-            Resource::Mail => &self.mail,
-            Resource::Graph => &self.graph,
-        };
-        current.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    async fn demand(
-        &self,
-        resource: Resource,
-        other_than: Option<u64>,
-    ) -> Result<AccessToken, NoToken> {
-        let ask = async {
-            let (reply, answer) = oneshot::channel();
-            self.inbox.send(Demand { resource, other_than, reply }).await.ok()?;
-            answer.await.ok()
-        };
-        match timeout(LOGIN_WAIT, ask).await {
-            Ok(answer) => answer.unwrap_or(Err(NoToken::Stopping)),
-            Err(_) => Err(NoToken::ForNow("the token endpoint does not answer".into())),
-        }
+    fn desk(&self, account: &Account) -> Result<Arc<Desk>, NoToken> {
+        self.office.desk(&Principal::of(account).key()).ok_or(NoToken::Stopping)
     }
 }
 
