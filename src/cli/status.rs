@@ -1,8 +1,7 @@
 //! `gatepost status`: accounts, tokens and their expiry, last errors, live sessions, spooled mail.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::Arc;
 
 use anyhow::Result;
 use serde::Serialize;
@@ -15,10 +14,11 @@ use crate::explain;
 use crate::oauth::{self, Principal};
 use crate::outbox::{Damaged, Fill, Summary};
 use crate::pace::is_near;
-use crate::store::{
-    LiveSessions, MailboxUse, PasswordRecord, SessionBoard, Store, Token, TokenFault,
-};
+use crate::store::{LiveSessions, MailboxUse, SessionBoard, Store, Token, TokenFault};
 use crate::vocabulary::{Cause, Resource, Way};
+
+/// Accounts whose tokens are read at once.
+const READ_AT_ONCE: usize = 256;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -106,11 +106,7 @@ impl TokenStatus {
 pub(super) async fn status(file: &Path, args: Args) -> Result<()> {
     let (config, store) = open(file).await?;
     let live = SessionBoard::read_all(&config.state_dir)?;
-    let passwords = store.passwords().await?;
-    let mut accounts = Vec::new();
-    for account in &config.accounts {
-        accounts.push(of_account(&config, account, &store, &passwords, &live).await?);
-    }
+    let accounts = of_accounts(&config, &store, &live).await?;
     let SpoolStatus { mailboxes: spool, damaged: spool_damaged, fill: spool_fill } =
         spool::status(&config).await?;
     let proxies = live.iter().map(|live| live.pid).collect();
@@ -124,37 +120,80 @@ pub(super) async fn status(file: &Path, args: Args) -> Result<()> {
     }
 }
 
-async fn of_account(
+/// What is counted for an account.
+#[derive(Default)]
+struct Counts {
+    passwords: usize,
+    sessions: BTreeMap<String, u64>,
+}
+
+/// By the mailboxes of the accounts. A pattern has what no other account has by its own name.
+async fn counts(
     config: &Config,
-    account: &Account,
     store: &Store,
-    passwords: &[PasswordRecord],
     live: &[LiveSessions],
-) -> Result<AccountStatus> {
-    let key = Principal::of(account).key();
-    let (token, _) = store.token(&key).await?;
-    let fault = store.fault(&key, Resource::Mail).await?;
-    let graph = match account.goes_by(Way::Graph) {
-        true => Some(graph(account, token.as_ref(), store.fault(&key, Resource::Graph).await?)),
-        false => None,
+) -> Result<HashMap<String, Counts>> {
+    let mut counts: HashMap<String, Counts> = HashMap::new();
+    let mut of = |mailbox: &str, count: &dyn Fn(&mut Counts)| {
+        if let Some(account) = config.owner(mailbox) {
+            count(counts.entry(account.mailbox.clone()).or_default());
+        }
     };
-    let expires_at = token.as_ref().and_then(|token| Some(token.access.as_ref()?.expires_at));
-    let mut sessions = BTreeMap::new();
-    let own = |mailbox: &str| is_of(config, account, mailbox);
-    let of_mailboxes = live.iter().flat_map(|live| &live.sessions);
-    for (protocol, count) in of_mailboxes.filter(|(mailbox, _)| own(mailbox)).flat_map(|of| of.1) {
-        *sessions.entry(protocol.clone()).or_insert(0) += count;
+    for record in store.passwords().await? {
+        of(&record.mailbox, &|counts| counts.passwords += 1);
     }
-    let state = state(account, token.as_ref(), expires_at, fault.as_ref());
+    for (mailbox, sessions) in live.iter().flat_map(|live| &live.sessions) {
+        of(mailbox, &|counts| {
+            for (protocol, count) in sessions {
+                *counts.sessions.entry(protocol.clone()).or_default() += count;
+            }
+        });
+    }
+    Ok(counts)
+}
+
+async fn of_accounts(
+    config: &Config,
+    store: &Store,
+    live: &[LiveSessions],
+) -> Result<Vec<AccountStatus>> {
+    let mut counts = counts(config, store, live).await?;
+    let mut all = Vec::new();
+    for some in config.accounts.chunks(READ_AT_ONCE) {
+        let keys: Vec<_> = some.iter().map(|account| Principal::of(account).key()).collect();
+        let tokens = store.tokens(&keys).await?;
+        let faults = store.faults(&keys, Resource::Mail).await?;
+        let of_graph = store.faults(&keys, Resource::Graph).await?;
+        for (account, key) in some.iter().zip(&keys) {
+            let token = tokens.get(key).and_then(|(token, _)| token.as_ref());
+            let graph = account
+                .goes_by(Way::Graph)
+                .then(|| graph(account, token, of_graph.get(key).cloned()));
+            let counts = counts.remove(&account.mailbox).unwrap_or_default();
+            all.push(of_account(account, token, faults.get(key).cloned(), graph, counts));
+        }
+    }
+    Ok(all)
+}
+
+fn of_account(
+    account: &Account,
+    token: Option<&Token>,
+    fault: Option<TokenFault>,
+    graph: Option<TokenStatus>,
+    counts: Counts,
+) -> AccountStatus {
+    let expires_at = token.and_then(|token| Some(token.access.as_ref()?.expires_at));
+    let state = state(account, token, expires_at, fault.as_ref());
     let remedy = remedy(account, state, fault.as_ref());
-    Ok(AccountStatus {
+    AccountStatus {
         mailbox: account.mailbox.clone(),
         app: account.app.name.clone(),
         token: TokenStatus::new(state, expires_at, fault, remedy),
         graph,
-        passwords: passwords.iter().filter(|record| own(&record.mailbox)).count(),
-        sessions,
-    })
+        passwords: counts.passwords,
+        sessions: counts.sessions,
+    }
 }
 
 fn graph(account: &Account, token: Option<&Token>, fault: Option<TokenFault>) -> TokenStatus {
@@ -170,15 +209,6 @@ fn graph(account: &Account, token: Option<&Token>, fault: Option<TokenFault>) ->
         None => "docs/entra.md, \"Sending by Microsoft Graph\"".into(),
     });
     TokenStatus::new(state, expires_at, fault, remedy)
-}
-
-/// A pattern has what no other account has by its own name.
-fn is_of(config: &Config, account: &Account, mailbox: &str) -> bool {
-    let named = |other: &Arc<Account>| other.pattern().is_none() && other.answers_to(mailbox);
-    match account.pattern() {
-        Some(_) => account.covers(mailbox) && !config.accounts.iter().any(named),
-        None => account.answers_to(mailbox),
-    }
 }
 
 fn state(
