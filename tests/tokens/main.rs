@@ -4,6 +4,7 @@
 mod answers;
 mod graph;
 mod life;
+mod many;
 mod refused_apps;
 #[path = "../support_tokens/mod.rs"]
 mod support_tokens;
