@@ -146,7 +146,7 @@ async fn it_keeps_its_rows_and_has_what_is_new() {
     assert_eq!(user_version(folder.path()).await, 0);
     let store = Store::open(folder.path(), None).await.unwrap();
     assert_rows(&store).await;
-    assert_eq!(user_version(folder.path()).await, 3);
+    assert_eq!(user_version(folder.path()).await, 4);
     let fault = TokenFault {
         error: "revoked".into(),
         cause: Some(Cause::SignIn),
@@ -180,7 +180,7 @@ async fn processes_that_start_at_once_take_it_over_once() {
         for opened in [open(), open(), open(), open()] {
             assert_rows(&opened.await.unwrap().unwrap()).await;
         }
-        assert_eq!(user_version(folder.path()).await, 3);
+        assert_eq!(user_version(folder.path()).await, 4);
     }
 }
 
