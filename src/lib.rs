@@ -26,7 +26,7 @@
 //! | 3 | [`access`], [`lobby`], [`oauth`], [`pace`], [`sessions`] |
 //! | 2 | [`store`], [`net`], [`entra`] |
 //! | 1 | [`config`], [`protocol`] |
-//! | 0 | [`secret`], [`vocabulary`], [`clock`], [`backoff`], [`private_file`], [`confine`], [`descriptors`], [`supervisor`], [`attention`], [`explain`], [`json`] |
+//! | 0 | [`secret`], [`vocabulary`], [`clock`], [`backoff`], [`private_file`], [`confine`], [`descriptors`], [`supervisor`], [`attention`], [`explain`], [`json`], [`resident`] |
 //!
 //! [`emulator`] is a crate of its own, which knows none of them.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
@@ -53,6 +53,7 @@ pub mod outbox;
 pub mod pace;
 pub mod private_file;
 pub mod protocol;
+pub mod resident;
 pub mod secret;
 pub mod sessions;
 pub mod signin;

@@ -13,6 +13,7 @@
 mod spares;
 mod way;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -42,6 +43,8 @@ pub struct Server {
     way: Way,
     /// SMTP's EHLO keywords or IMAP's capabilities after a login, as it last told them.
     known: RwLock<Option<Arc<[String]>>>,
+    /// Some login has gone well.
+    was_logged_in_to: AtomicBool,
     /// Held while the keywords are learned; the time of the last failure.
     learning: tokio::sync::Mutex<Option<Instant>>,
     spares: Spares,
@@ -78,6 +81,7 @@ impl Server {
         Self {
             way: Way { protocol, endpoint, tls: tls.for_server(), route },
             known: RwLock::default(),
+            was_logged_in_to: AtomicBool::default(),
             learning: tokio::sync::Mutex::default(),
             spares: Spares::default(),
         }
@@ -102,7 +106,9 @@ impl Server {
     /// Logs in, on a spare connection if there is one.
     pub async fn log_in(&self, login: Xoauth2) -> Result<Session, Rejection> {
         let (deadline, known) = (Deadline::within(LOGIN), self.known());
-        let learn = known.is_none();
+        // IMAP's capabilities take a round trip of their own where the server does not tell them by itself. Whoever comes
+        // first after a start waits longest as it is, and asks for them himself.
+        let learn = known.is_none() && self.was_logged_in_to.load(Ordering::Relaxed);
         let by_spare = self.log_in_by_spare(&login, learn, deadline).await.transpose()?;
         let is_by_spare = by_spare.is_some();
         let mut session = match by_spare {
@@ -110,6 +116,7 @@ impl Server {
             None => self.way.log_in(login, learn, deadline).await?,
         };
         self.spares.note_login(is_by_spare);
+        self.was_logged_in_to.store(true, Ordering::Relaxed);
         session.welcome.capabilities = self.remember(session.welcome.capabilities, known);
         Ok(session)
     }
@@ -208,6 +215,7 @@ impl Server {
     fn remember(&self, told: Arc<[String]>, known: Option<Arc<[String]>>) -> Arc<[String]> {
         match known {
             Some(known) if told.is_empty() || told == known => known,
+            _ if told.is_empty() => told,
             _ => {
                 let known = Some(Arc::clone(&told));
                 *self.known.write().unwrap_or_else(PoisonError::into_inner) = known;

@@ -16,6 +16,7 @@ const FLOORS: [&[&str]; 9] = [
         "explain",
         "json",
         "private_file",
+        "resident",
         "secret",
         "supervisor",
         "vocabulary",

@@ -17,6 +17,7 @@ use crate::descriptors;
 use crate::explain::split_hint;
 use crate::net::{inherit, unclaimed};
 use crate::private_file;
+use crate::resident::Code;
 use crate::supervisor;
 
 #[derive(clap::Args)]
@@ -30,6 +31,7 @@ pub(super) struct Args {
 pub(super) struct Prepared {
     config: Config,
     file: WatchedFile,
+    code: Code,
 }
 
 /// What comes before the runtime: the log, the configuration, what the service manager has passed, the confinement.
@@ -43,12 +45,13 @@ pub(super) fn prepare(file: &Path, args: &Args) -> Result<Prepared> {
         let hint = format!("add a [[listener]] to {}", file.display());
         return Err(UsageError::new("there is nothing to listen on", hint).into());
     }
+    let code = Code::find();
     if config.confine {
         confine_to(&config)?;
     } else {
         warn!("not confined: the configuration has confine = false");
     }
-    Ok(Prepared { config, file: watched })
+    Ok(Prepared { config, file: watched, code })
 }
 
 fn confine_to(config: &Config) -> Result<()> {
@@ -67,7 +70,7 @@ fn confine_to(config: &Config) -> Result<()> {
 }
 
 pub(super) async fn run(prepared: Prepared) -> Result<()> {
-    let Prepared { config, file: mut watched } = prepared;
+    let Prepared { config, file: mut watched, code } = prepared;
     let (mut stop, mut hang_up) = (StopSignal::new()?, HangUp::new()?);
     let file = config.file.clone();
     tell_descriptors(&config, descriptors::raise_limit());
@@ -77,6 +80,7 @@ pub(super) async fn run(prepared: Prepared) -> Result<()> {
     ui::say(&format!("gatepost is ready: {ready}"));
     supervisor::ready(&ready);
     tokio::spawn(supervisor::keep_watchdog());
+    code.give_back();
     loop {
         tokio::select! {
             biased;
