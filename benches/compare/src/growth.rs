@@ -9,10 +9,11 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+use crate::client::{Door, Protocol};
 use crate::crowd::{Cost, Crowd, at_most, cost, share_of_a_core};
 use crate::ground::{Ground, allow_files};
 use crate::peers::gatepost::{Grant, Settings, prepare_with};
-use crate::peers::{Kind, Peer, Programs};
+use crate::peers::{Kind, Peer, Programs, Running};
 use crate::say::progress;
 use crate::seed::seed;
 use crate::upstream::Apart;
@@ -26,6 +27,9 @@ const WATCHED_FROM: usize = 1_000;
 
 /// For so long: it looks at each account's token every half minute at least.
 const WATCHED: Duration = Duration::from_secs(35);
+
+/// Clients don't wait longer for a restart than this.
+const READY: Duration = Duration::from_secs(90);
 
 /// Measures up to so many sessions and accounts, and writes the data.
 pub(crate) async fn measure(
@@ -96,12 +100,30 @@ async fn at_size(
     let doors = seed(&gatepost).await.context("the store could not be written")?;
     let running = gatepost.peer.start().await?;
     let started_in = running.started_in.as_secs_f64() * 1e3;
+    let first_login = first_login(&running, &doors).await.with_context(|| running.tail())?;
     let cost = cost(&running, &doors).await.with_context(|| running.tail())?;
     let idle = match size >= WATCHED_FROM {
         true => Some(share_of_a_core(&running, WATCHED).await?),
         false => None,
     };
-    Ok(point(size, &cost, &json!({ "start_ms": started_in, "idle_share_of_a_core": idle })))
+    let more = json!({
+        "start_ms": started_in,
+        "first_login_ms": first_login.as_secs_f64() * 1e3,
+        "idle_share_of_a_core": idle,
+    });
+    Ok(point(size, &cost, &more))
+}
+
+/// From the start of gatepost to the first login that it lets through.
+async fn first_login(running: &Running, doors: &[Door]) -> Result<Duration> {
+    let door = doors.first().context("no account")?;
+    loop {
+        match door.time_login(Protocol::Imap).await {
+            Ok(_) => return Ok(running.age()),
+            Err(error) if running.age() > READY => return Err(error),
+            Err(_) => {}
+        }
+    }
 }
 
 fn point(size: usize, cost: &Cost, more: &Value) -> Value {

@@ -59,6 +59,11 @@ impl Process {
         self.child.id()
     }
 
+    /// How long ago it was started.
+    pub(crate) fn age(&self) -> Duration {
+        self.since.elapsed()
+    }
+
     /// Waits until it takes connections; how long that was since its start.
     pub(crate) async fn listening(&mut self, address: SocketAddr) -> Result<Duration> {
         self.address = Some(address);

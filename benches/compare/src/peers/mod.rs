@@ -18,10 +18,11 @@ mod stunnel;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 
 use crate::client::{Door, Proof};
@@ -30,6 +31,9 @@ use crate::measure;
 use crate::process::Process;
 use crate::tls::connector;
 use crate::upstream::Ports;
+
+/// For a command that prepares something.
+const SOON: Duration = Duration::from_secs(90);
 
 /// Which proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -161,6 +165,11 @@ impl Peer {
 }
 
 impl Running {
+    /// How long ago it was started.
+    pub(crate) fn age(&self) -> Duration {
+        self.process.age()
+    }
+
     /// CPU that it has used since its start.
     pub(crate) fn cpu(&self) -> Result<Duration> {
         measure::cpu(self.process.id())
@@ -192,10 +201,21 @@ fn program(package: &str, candidates: &[&str]) -> Result<PathBuf> {
     Ok(found.to_owned())
 }
 
-/// Standard output of a command that must succeed.
+/// Standard output of a command that must succeed, and soon.
 fn output(command: &mut Command) -> Result<String> {
     let name = command.get_program().display().to_string();
-    let done = command.output().with_context(|| format!("{name} can't be started"))?;
+    let begun = Instant::now();
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().with_context(|| format!("{name} can't be started"))?;
+    while child.try_wait()?.is_none() {
+        if begun.elapsed() > SOON {
+            child.kill()?;
+            child.wait()?;
+            bail!("{name} took over {} s", SOON.as_secs());
+        }
+        sleep(Duration::from_millis(2));
+    }
+    let done = child.wait_with_output()?;
     ensure!(
         done.status.success(),
         "{name}: {}\n{}",
