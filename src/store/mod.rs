@@ -52,6 +52,10 @@ const CHECKED_WHOLE: u64 = 32 << 20;
 const CHECKED_PARTS: [&str; 3] =
     ["PRAGMA quick_check(meta)", "PRAGMA quick_check(password)", "PRAGMA quick_check(fault)"];
 
+/// Rows that SQLite's thread may be ahead of who reads them: as many as are asked for at once, so that the two threads
+/// don't wait for each other at each few.
+const ROWS: usize = 256;
+
 /// How long a write waits for another process's.
 const BUSY: Duration = Duration::from_secs(5);
 
@@ -169,6 +173,7 @@ impl Store {
             .busy_timeout(BUSY)
             // Nothing of it outside of the state folder, where a confined process may not write.
             .pragma("temp_store", "memory")
+            .row_buffer_size(ROWS)
             // A disk that is slow for a moment is nobody's errand; one that fails is told by `watch`.
             .disable_statement_logging();
         let pool = one_connection().connect_with(options).await;

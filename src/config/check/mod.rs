@@ -127,9 +127,13 @@ impl Checker<'_> {
             self.error(&place, key, error.message().trim(), remedy)
         };
         let document =
-            toml::Deserializer::parse(text).map_err(|error| syntax(&error, String::new()))?;
-        serde_path_to_error::deserialize(document)
-            .map_err(|error| syntax(error.inner(), key_of(error.path())))
+            || toml::Deserializer::parse(text).map_err(|error| syntax(&error, String::new()));
+        // Keeping account of the way to each value takes its time: that is for a file that is wrong.
+        match T::deserialize(document()?) {
+            Ok(read) => Ok(read),
+            Err(_) => serde_path_to_error::deserialize(document()?)
+                .map_err(|error| syntax(error.inner(), key_of(error.path()))),
+        }
     }
 
     /// Relative to the folder of the file.
