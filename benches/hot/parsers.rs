@@ -65,7 +65,7 @@ fn main() {
 
 /// From the greeting to the answer to the login.
 fn greet_and_accept(protocol: Protocol, commands: &[&str]) -> usize {
-    let keywords = vec!["SIZE 157286400".to_owned(), "PIPELINING".to_owned()];
+    let keywords = ["SIZE 157286400".to_owned(), "PIPELINING".to_owned()].into();
     let mut frontend = Frontend::new(protocol, LocalTls::Never, keywords);
     let mut said = frontend.greeting().len();
     let mut commands = commands.iter();

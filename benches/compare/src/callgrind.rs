@@ -21,8 +21,12 @@ const LOGINS: [u64; 2] = [20, 120];
 /// By how much a figure may differ from the committed one. Ten in a hundred is what a change of a compiler costs.
 const TOLERANCE: f64 = 0.1;
 
-/// Measures; with `check` also compares, and the exit status says whether it is as good as before.
-pub(crate) async fn measure(ground: &Ground, programs: &Programs, check: bool) -> Result<ExitCode> {
+/// Measures; with a build to `check` also compares, and the exit status says whether it is as good as before.
+pub(crate) async fn measure(
+    ground: &Ground,
+    programs: &Programs,
+    check: Option<&str>,
+) -> Result<ExitCode> {
     let upstream = Upstream::start(Ports::new(ground)?)?;
     let mut counts = Vec::new();
     for logins in LOGINS {
@@ -34,8 +38,8 @@ pub(crate) async fn measure(ground: &Ground, programs: &Programs, check: bool) -
     let each = more.context("more logins took fewer instructions")? / (more_logins - few_logins);
     result(&each.to_string());
     match check {
-        true => compare(each),
-        false => Ok(ExitCode::SUCCESS),
+        Some(build) => compare(each, build),
+        None => Ok(ExitCode::SUCCESS),
     }
 }
 
@@ -69,12 +73,13 @@ fn total(file: &Path) -> Result<u64> {
 }
 
 #[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
-fn compare(each: u64) -> Result<ExitCode> {
+fn compare(each: u64, build: &str) -> Result<ExitCode> {
     let file = committed();
     let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
-    let line = text.lines().find(|line| !line.starts_with('#')).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(build));
+    let line = line.with_context(|| format!("{} has no figure for {build}", file.display()))?;
     let before: u64 = line.trim().parse().with_context(|| file.display().to_string())?;
-    ensure!(before > 0, "{} has no figure", file.display());
+    ensure!(before > 0, "{} has no figure for {build}", file.display());
     let change = each as f64 / before as f64 - 1.0;
     let said = format!(
         "a login takes {each} instructions, {:+.1} % of the committed {before}",
