@@ -60,16 +60,6 @@ struct Trust {
 }
 
 impl Providers {
-    /// As a former configuration's, with what the listeners' providers trust: the system's hundreds of roots are read
-    /// while a start does something else.
-    pub(super) fn trusting_what(config: &Config) -> Result<Self> {
-        let mut providers = Self::default();
-        for listener in &config.listeners {
-            providers.trust(&listener.provider)?;
-        }
-        Ok(providers)
-    }
-
     /// For another configuration. Both can be used as long as both are there.
     pub(super) fn next(&self) -> Self {
         Self { made: Made::default(), former: self.made.clone() }

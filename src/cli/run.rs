@@ -1,9 +1,11 @@
 //! `gatepost run`: the proxy, in the foreground.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::task::spawn_blocking;
+use tokio::time::sleep;
 use tracing::{error, info, warn};
 
 use super::signals::{HangUp, StopSignal};
@@ -19,6 +21,9 @@ use crate::net::{inherit, unclaimed};
 use crate::private_file;
 use crate::resident::Code;
 use crate::supervisor;
+
+/// When a start is over. Entra answers in well under a second.
+const SETTLED: Duration = Duration::from_secs(1);
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -80,7 +85,7 @@ pub(super) async fn run(prepared: Prepared) -> Result<()> {
     ui::say(&format!("gatepost is ready: {ready}"));
     supervisor::ready(&ready);
     tokio::spawn(supervisor::keep_watchdog());
-    code.give_back();
+    tokio::spawn(give_back(code));
     loop {
         tokio::select! {
             biased;
@@ -107,6 +112,12 @@ pub(super) async fn run(prepared: Prepared) -> Result<()> {
     // A second signal: at once.
     app.stop_or(stop.received()).await;
     Ok(())
+}
+
+/// When what a start sets going has run too: the first token requests, the look at what was left to do.
+async fn give_back(code: Code) {
+    sleep(SETTLED).await;
+    code.give_back();
 }
 
 fn listening(app: &App) -> String {

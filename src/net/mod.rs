@@ -13,6 +13,7 @@ mod lookup;
 mod pem_file;
 mod pinned;
 mod relay;
+mod roots;
 mod route;
 mod self_signed;
 mod server_tls;

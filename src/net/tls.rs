@@ -11,11 +11,11 @@ use rustls::client::Resumption;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::ServerName;
-use rustls_platform_verifier::Verifier;
 use tokio::net::TcpStream;
 
 use super::dial::tune;
-use super::pem_file::certificates;
+use super::pem_file::{certificates, pem_error};
+use super::roots::Roots;
 use super::tickets::Tickets;
 use super::{Stream, TlsStream};
 use crate::config::SecretError;
@@ -54,11 +54,6 @@ pub enum TlsError {
     /// Files that are written just now.
     #[error("{path} is being written", path = .0.display())]
     Changing(PathBuf),
-    /// Nobody's certificate could be checked.
-    #[error(
-        "{0}\nhint: install the system's root certificates (package ca-certificates), or set ca_file"
-    )]
-    NoRoots(String),
     /// The password of the proxy.
     #[error("proxy: {0}\nhint: look at proxy in the configuration")]
     Proxy(#[from] SecretError),
@@ -102,10 +97,12 @@ impl ClientTls {
         ca_file: Option<&Path>,
         wrap: impl FnOnce(Arc<dyn ServerCertVerifier>) -> Arc<dyn ServerCertVerifier>,
     ) -> Result<Self, TlsError> {
-        let roots = ca_file.map(certificates).transpose()?.unwrap_or_default();
-        let verifier = Verifier::new_with_extra_roots(roots, provider())
-            .map_err(|error| TlsError::NoRoots(error.to_string()))?;
-        Self::with(wrap(Arc::new(verifier)))
+        let added = ca_file.map(certificates).transpose()?.unwrap_or_default();
+        let roots = Roots::read_with(added).map_err(|error| match ca_file {
+            Some(file) => pem_error(file, error),
+            None => config_error(error),
+        })?;
+        Self::with(wrap(roots))
     }
 
     pub(super) fn with(verifier: Arc<dyn ServerCertVerifier>) -> Result<Self, TlsError> {
