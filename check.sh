@@ -32,7 +32,15 @@ main() {
 lints_and_fuzzers() {
   step lints cargo clippy --workspace --all-targets -- -D warnings
   step targets fuzz/run.sh build
-  FUZZ_JOBS=6 step fuzz fuzz/run.sh 30
+  FUZZ_JOBS=6 FUZZ_SEED=1 step fuzz fuzz/run.sh 30
+  step callgrind instructions
+}
+
+# How many instructions a login takes, against the committed figure for this build: so a slowdown is seen on any machine.
+# The example is for the dependencies' features, as in fuzz/run.sh.
+instructions() {
+  cargo build --quiet --workspace --example alone --bin gatepost-compare &&
+    "$build/debug/gatepost-compare" --gatepost "$build/debug/gatepost" callgrind --check dev
 }
 
 # Builds all tests, and notes for each program of tests its name, its package's folder and itself.
@@ -79,7 +87,7 @@ step() {
   status=$?
   count "$output" "$status"
   rm -f "$output"
-  times+=$(printf '%-8s %4d s' "$name" $((SECONDS - began)))$'\n'
+  times+=$(printf '%-9s %4d s' "$name" $((SECONDS - began)))$'\n'
 }
 
 # aside FUNCTION: its steps beside those that follow, until `join_aside` adds what they counted.

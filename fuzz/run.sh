@@ -5,6 +5,9 @@
 #   fuzz/run.sh build                     only builds; the targets are then in target/debug
 #   fuzz/run.sh dictionary TARGET         the name of its dictionary
 #
+# FUZZ_SEED=N tries the same inputs each time, as far as the seconds go: then a target that fails, fails by what was
+# changed. Without it each run tries others.
+#
 # Each target counts as one test: the last line is `N passed, N failed`. What makes one fail is printed in base64;
 # `base64 -d >input`, then `target/debug/TARGET input`, shows it again.
 #
@@ -58,7 +61,7 @@ one() {
   local folder=$1 output=$2 seconds=$3 target=$4 work status
   work=$(mktemp -d)
   nice -n 19 "$folder/$target" "$work" "fuzz/seeds/$target" -dict="fuzz/dictionaries/$(dictionary "$target").dict" \
-    -max_len=4096 -timeout=10 -rss_limit_mb=2048 -max_total_time="$seconds" -print_final_stats=1 \
+    -max_len=4096 -timeout=10 -rss_limit_mb=2048 -max_total_time="$seconds" -seed="${FUZZ_SEED:-0}" -print_final_stats=1 \
     -artifact_prefix="$work/failed-" >"$work/log" 2>&1
   status=$?
   {

@@ -336,11 +336,11 @@ impl Connection {
         let Guest { account, device, .. } = guest;
         let counted = sessions.enter(&account.mailbox, protocol);
         let leave = counted.leave();
-        let begun = begin(client, session, protocol, device.is_some());
+        // Boxed, as what follows it: a session has the memory of what it is at.
+        let begun = Box::pin(begin(client, session, protocol, device.is_some()));
         debug!("logged in");
         let relayed = async {
-            // Boxed, as what follows it: a session has the memory of what it is at.
-            let Begun { client, upstream, ahead, unread, talk } = Box::pin(begun).await?;
+            let Begun { client, upstream, ahead, unread, talk } = begun.await?;
             Ok(match talk {
                 Some(talk) => {
                     Box::pin(relay(client, upstream, talk, leave.asked(), || leave.why())).await

@@ -22,8 +22,8 @@ use crate::private_file;
 use crate::resident::Code;
 use crate::supervisor;
 
-/// When a start is over. Entra answers in well under a second.
-const SETTLED: Duration = Duration::from_secs(1);
+/// When a start is over. Entra answers within some tenths of a second.
+const SETTLED: Duration = Duration::from_millis(500);
 
 #[derive(clap::Args)]
 pub(super) struct Args {

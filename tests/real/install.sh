@@ -20,6 +20,7 @@ openssl                 | command -v openssl
 systemd                 | command -v systemd-analyze systemd-socket-activate
 sslscan                 | command -v sslscan
 faketime                | command -v faketime
+valgrind                | command -v valgrind
 openssl-provider-legacy | openssl list -providers -provider legacy
 chromium                | test -x /usr/bin/chromium
 chromium-driver         | test -x /usr/bin/chromedriver
