@@ -47,10 +47,10 @@ pub(super) async fn look_up(host: &str, port: u16) -> Result<Vec<SocketAddr>, St
 
 /// This address has answered: it is tried first, as long as the answer is believed (RFC 8305 section 4).
 pub(super) fn preferred(host: &str, port: u16, address: SocketAddr) {
-    if let Some(Found { addresses, .. }) = found().get_mut(&(host.to_owned(), port)) {
-        if let Some(at) = addresses.iter().position(|known| *known == address) {
-            addresses.get_mut(..=at).unwrap_or_default().rotate_right(1);
-        }
+    if let Some(Found { addresses, .. }) = found().get_mut(&(host.to_owned(), port))
+        && let Some(at) = addresses.iter().position(|known| *known == address)
+    {
+        addresses.get_mut(..=at).unwrap_or_default().rotate_right(1);
     }
 }
 
