@@ -106,11 +106,11 @@ impl Server {
     /// Logs in, on a spare connection if there is one.
     pub async fn log_in(&self, login: Xoauth2) -> Result<Session, Rejection> {
         let (deadline, known) = (Deadline::within(LOGIN), self.known());
-        // IMAP's capabilities take a round trip of their own where the server does not tell them by itself. Whoever comes
-        // first after a start waits longest as it is, and asks for them himself.
-        let learn = known.is_none() && self.was_logged_in_to.load(Ordering::Relaxed);
-        let by_spare = self.log_in_by_spare(&login, learn, deadline).await.transpose()?;
+        let by_spare = self.log_in_by_spare(&login, deadline).await.transpose()?;
         let is_by_spare = by_spare.is_some();
+        // IMAP's capabilities take a round trip of their own where the server does not tell them by itself. Whoever has a
+        // spare connection is not to wait for them, nor whoever comes first after a start: their clients ask themselves.
+        let learn = known.is_none() && self.was_logged_in_to.load(Ordering::Relaxed);
         let mut session = match by_spare {
             Some(session) => session,
             None => self.way.log_in(login, learn, deadline).await?,
@@ -125,11 +125,10 @@ impl Server {
     async fn log_in_by_spare(
         &self,
         login: &Xoauth2,
-        learn: bool,
         deadline: Deadline,
     ) -> Option<Result<Session, Rejection>> {
         let spare = self.spares.take()?;
-        match spare.log_in(&self.way, login.clone(), learn, deadline).await {
+        match spare.log_in(&self.way, login.clone(), deadline).await {
             Ok(session) => Some(Ok(session)),
             Err(NotIn::Refused(rejection)) => Some(Err(rejection)),
             Err(NotIn::Stale(rejection)) => {

@@ -263,11 +263,10 @@ impl Spare {
         mut self,
         way: &Way,
         login: Xoauth2,
-        learn: bool,
         deadline: Deadline,
     ) -> Result<Session, NotIn> {
         let AtRest { stream, upstream } = &mut self.at;
-        upstream.log_in(login, learn);
+        upstream.log_in(login, false);
         let answer = deadline.phase(PATIENCE, way.walk(stream, upstream, deadline)).await;
         let rejection = match answer {
             Ok(Ok(UpstreamStep::Ready(welcome))) => return Ok(self.at.session(welcome)),
