@@ -110,14 +110,20 @@ impl Server {
         let is_by_spare = by_spare.is_some();
         // IMAP's capabilities take a round trip of their own where the server does not tell them by itself. Whoever has a
         // spare connection is not to wait for them, nor whoever comes first after a start: their clients ask themselves.
-        let learn = known.is_none() && self.was_logged_in_to.load(Ordering::Relaxed);
+        let learn =
+            !is_by_spare && known.is_none() && self.was_logged_in_to.load(Ordering::Relaxed);
         let mut session = match by_spare {
             Some(session) => session,
             None => self.way.log_in(login, learn, deadline).await?,
         };
         self.spares.note_login(is_by_spare);
         self.was_logged_in_to.store(true, Ordering::Relaxed);
-        session.welcome.capabilities = self.remember(session.welcome.capabilities, known);
+        let told = session.welcome.capabilities;
+        session.welcome.capabilities = match known {
+            // It was not asked.
+            None if told.is_empty() && !learn => told,
+            known => self.remember(told, known),
+        };
         Ok(session)
     }
 
@@ -214,7 +220,6 @@ impl Server {
     fn remember(&self, told: Arc<[String]>, known: Option<Arc<[String]>>) -> Arc<[String]> {
         match known {
             Some(known) if told.is_empty() || told == known => known,
-            _ if told.is_empty() => told,
             _ => {
                 let known = Some(Arc::clone(&told));
                 *self.known.write().unwrap_or_else(PoisonError::into_inner) = known;
