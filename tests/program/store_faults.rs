@@ -18,13 +18,13 @@ use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 /// Of access tokens: an outage lasts for several.
-const LIFE: Duration = Duration::from_secs(8);
+const LIFE: Duration = Duration::from_secs(12);
 
 /// For what a session must outlive: it has what is left of its token's life.
 const BRIEFLY: Duration = Duration::from_millis(500);
 
 /// Until people are told, and some lives more.
-const OUTAGE: Duration = Duration::from_secs(26);
+const OUTAGE: Duration = Duration::from_secs(38);
 
 /// A site whose proxy writes down whom it calls.
 struct House {
