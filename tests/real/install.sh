@@ -8,6 +8,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 build=${1:?usage: install.sh BUILD-FOLDER}
+. ./packages.sh
 
 # package | what shows that it is there, whoever installed it
 parts='
@@ -56,16 +57,10 @@ python3-venv            | python3 -c "import ensurepip"
 '
 
 main() {
-  local missing
   need_newer python3 3.11 "$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])' || echo 0)"
   need_newer node 20 "$(node --version | tr -d v || echo 0)"
   command -v npm >/dev/null || fail "npm is missing"
-  missing=$(missing_packages)
-  if [ -n "$missing" ]; then
-    install_packages "$missing"
-    missing=$(missing_packages)
-    [ -z "$missing" ] || fail "still missing after the installation:" $missing
-  fi
+  install_missing
   python_packages
   node_packages
   echo "$build/venv/bin/python"
@@ -79,30 +74,6 @@ fail() {
 # need_newer COMMAND VERSION FOUND
 need_newer() {
   [ "$(printf '%s\n' "$2" "$3" | sort -V | head -n 1)" = "$2" ] || fail "$1 $2 or newer is needed, found $3"
-}
-
-missing_packages() {
-  local package probe
-  while IFS='|' read -r package probe; do
-    [ -z "${package// }" ] || bash -c "$probe" >/dev/null 2>&1 </dev/null || echo "${package// }"
-  done <<<"$parts"
-}
-
-install_packages() {
-  command -v apt-get >/dev/null || fail "this is not Debian; install by hand what is called there:" $1
-  [ "$(id -u)" = 0 ] || fail "not root; install these packages first:" $1
-  keep_services_down
-  { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $1; } >&2 ||
-    fail "apt-get could not install:" $1
-}
-
-# Debian starts a server once it is installed. The tests start their own; this machine's ports stay free.
-keep_services_down() {
-  local policy=/usr/sbin/policy-rc.d
-  [ ! -e "$policy" ] || return 0
-  printf '#!/bin/sh\nexit 101\n' >"$policy"
-  chmod 755 "$policy"
-  trap 'rm -f /usr/sbin/policy-rc.d' EXIT
 }
 
 python_packages() {
