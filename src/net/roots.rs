@@ -13,6 +13,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use rustls_platform_verifier::Verifier;
 
+use super::Seen;
 use super::tls::provider;
 
 /// The judge of servers' certificates.
@@ -20,14 +21,19 @@ use super::tls::provider;
 pub(super) struct Roots {
     added: Vec<CertificateDer<'static>>,
     verifier: OnceLock<Result<Verifier, Error>>,
+    /// Looks on.
+    seen: Option<Seen>,
 }
 
 impl Roots {
     /// Begins to read the system's; those that are `added` are looked at here.
-    pub(super) fn read_with(added: Vec<CertificateDer<'static>>) -> Result<Arc<Self>, Error> {
+    pub(super) fn read_with(
+        added: Vec<CertificateDer<'static>>,
+        seen: Option<Seen>,
+    ) -> Result<Arc<Self>, Error> {
         let mut looked_at = RootCertStore::empty();
         added.iter().try_for_each(|root| looked_at.add(root.clone()))?;
-        let roots = Arc::new(Self { added, verifier: OnceLock::new() });
+        let roots = Arc::new(Self { added, verifier: OnceLock::new(), seen });
         let reader = Arc::clone(&roots);
         // Without another thread the first handshake reads them.
         let _ =
@@ -56,8 +62,13 @@ impl ServerCertVerifier for Roots {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let verifier = self.verifier()?;
-        verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        let verdict = self.verifier().and_then(|verifier| {
+            verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        });
+        if let Some(seen) = &self.seen {
+            seen.note(end_entity, intermediates, verdict.as_ref().err());
+        }
+        verdict
     }
 
     fn verify_tls12_signature(

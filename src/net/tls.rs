@@ -17,7 +17,7 @@ use super::dial::tune;
 use super::pem_file::{certificates, pem_error};
 use super::roots::Roots;
 use super::tickets::Tickets;
-use super::{Stream, TlsStream};
+use super::{Seen, Stream, TlsStream};
 use crate::config::SecretError;
 use crate::confine;
 use crate::private_file::PrivateFileError;
@@ -89,20 +89,16 @@ pub struct ClientTls(Arc<ClientConfig>);
 impl ClientTls {
     /// Trusts the system's roots and those of `ca_file`.
     pub fn new(ca_file: Option<&Path>) -> Result<Self, TlsError> {
-        Self::with_verifier(ca_file, |verifier| verifier)
+        Self::trusting(ca_file, None)
     }
 
-    /// `wrap` may look on, and must not change a verdict.
-    pub(super) fn with_verifier(
-        ca_file: Option<&Path>,
-        wrap: impl FnOnce(Arc<dyn ServerCertVerifier>) -> Arc<dyn ServerCertVerifier>,
-    ) -> Result<Self, TlsError> {
+    pub(super) fn trusting(ca_file: Option<&Path>, seen: Option<Seen>) -> Result<Self, TlsError> {
         let added = ca_file.map(certificates).transpose()?.unwrap_or_default();
-        let roots = Roots::read_with(added).map_err(|error| match ca_file {
+        let roots = Roots::read_with(added, seen).map_err(|error| match ca_file {
             Some(file) => pem_error(file, error),
             None => config_error(error),
         })?;
-        Self::with(wrap(roots))
+        Self::with(roots)
     }
 
     pub(super) fn with(verifier: Arc<dyn ServerCertVerifier>) -> Result<Self, TlsError> {

@@ -2,13 +2,11 @@
 //!
 //! Invariant: it checks exactly what [`ClientTls`] checks; remembering changes no verdict.
 
-use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::pki_types::CertificateDer;
+use rustls::{CertificateError, Error};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::certificate::names_of;
@@ -58,68 +56,24 @@ impl Seen {
     }
 }
 
+impl Seen {
+    pub(super) fn note(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        fault: Option<&Error>,
+    ) {
+        let last = intermediates.last().unwrap_or(end_entity);
+        let presented = read(end_entity, last, fault);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = presented;
+    }
+}
+
 impl ClientTls {
     /// As [`ClientTls::new`], with an eye on what is shown.
     pub fn watched(ca_file: Option<&Path>) -> Result<(Self, Seen), TlsError> {
         let seen = Seen::default();
-        let watch = |inner| Arc::new(Watch { inner, seen: seen.clone() }) as _;
-        Ok((Self::with_verifier(ca_file, watch)?, seen))
-    }
-}
-
-struct Watch {
-    inner: Arc<dyn ServerCertVerifier>,
-    seen: Seen,
-}
-
-impl ServerCertVerifier for Watch {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        let verdict = self.inner.verify_server_cert(
-            end_entity,
-            intermediates,
-            server_name,
-            ocsp_response,
-            now,
-        );
-        let last = intermediates.last().unwrap_or(end_entity);
-        let presented = read(end_entity, last, verdict.as_ref().err());
-        *self.seen.0.lock().unwrap_or_else(PoisonError::into_inner) = presented;
-        verdict
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
-    }
-}
-
-impl fmt::Debug for Watch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Watch")
+        Ok((Self::trusting(ca_file, Some(seen.clone()))?, seen))
     }
 }
 
