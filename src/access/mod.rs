@@ -20,6 +20,7 @@ mod slow;
 mod throttle;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -121,10 +122,11 @@ impl Access {
 
     async fn reload(&self) -> Result<(), StoreError> {
         // That first: what is written in between is read again next time.
-        let mut book = Book { seen: Some(self.store.passwords_seen().await?), ..Book::default() };
-        for record in self.store.passwords().await? {
-            book.add(record);
-        }
+        let seen = Some(self.store.passwords_seen().await?);
+        let records = self.store.passwords().await?;
+        let by_hash = HashMap::with_capacity(records.len());
+        let mut book = Book { seen, by_hash, ..Book::default() };
+        records.into_iter().for_each(|record| book.add(record));
         *self.book.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(book);
         Ok(())
     }
@@ -279,7 +281,11 @@ impl Book {
             let homes = self.homes.entry(record.mailbox.clone()).or_default();
             homes.extend(&record.networks);
         }
-        self.by_hash.entry(hash.clone()).or_default().push(record);
+        match self.by_hash.entry(hash.clone()) {
+            // Room for one: there is no other nearly ever.
+            Entry::Vacant(free) => drop(free.insert(vec![record])),
+            Entry::Occupied(mut taken) => taken.get_mut().push(record),
+        }
     }
 
     /// Whether an administrator has named the network of `peer` for this mailbox.

@@ -23,11 +23,28 @@ pub(super) struct Directory {
     patterns: HashMap<String, Arc<Account>>,
 }
 
+/// A name that two accounts can't have.
+pub(super) struct Taken {
+    /// Of the account's names: its mailbox, then its aliases.
+    pub(super) index: usize,
+    /// The mailbox of the one that has it.
+    pub(super) by: String,
+}
+
 impl Directory {
-    pub(super) fn add(&mut self, account: &Arc<Account>) {
-        for name in std::iter::once(&account.mailbox).chain(&account.aliases) {
+    pub(super) fn with_capacity(accounts: usize) -> Self {
+        Self { named: HashMap::with_capacity(accounts), ..Self::default() }
+    }
+
+    /// Unless another one has a name of its already.
+    pub(super) fn add(&mut self, account: &Arc<Account>) -> Result<(), Taken> {
+        let names = std::iter::once(&account.mailbox).chain(&account.aliases);
+        for (index, name) in names.enumerate() {
             let named = self.named.entry(name.to_lowercase());
-            named.or_insert_with(|| Arc::clone(account));
+            let named = named.or_insert_with(|| Arc::clone(account));
+            if !Arc::ptr_eq(named, account) {
+                return Err(Taken { index, by: named.mailbox.clone() });
+            }
         }
         match account.pattern() {
             Some(domain) => {
@@ -36,6 +53,7 @@ impl Directory {
             }
             None => self.add_old_style(account),
         }
+        Ok(())
     }
 
     /// The person who opens a shared mailbox, then the mailbox or its name alone: `jane@contoso.com\support`.

@@ -149,6 +149,13 @@ pub(super) struct ClientCertificate {
     pub(super) algorithm: SigningAlgorithm,
 }
 
+/// A piece of the file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Accounts {
+    pub(super) account: Vec<Spanned<Account>>,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Account {

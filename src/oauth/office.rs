@@ -4,6 +4,7 @@
 //! news. Who is at rest costs neither a timer nor a question to the store.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -75,21 +76,21 @@ impl Office {
         endpoint: impl Fn(&Principal) -> Arc<dyn TokenEndpoint>,
     ) {
         let mut lanes = Vec::new();
-        let bases = Principal::of_all(accounts).into_iter().map(|(key, (principal, mailbox))| {
-            let lane = self.lane(endpoint(&principal), &mut lanes);
-            (key, Basis { principal, mailbox: mailbox.to_owned(), lane })
-        });
-        let bases: HashMap<_, _> = bases.collect();
-        *self.lanes.lock().unwrap_or_else(PoisonError::into_inner) = lanes;
+        let principals = Principal::of_all(accounts);
         let mut desks = self.desks.write().unwrap_or_else(PoisonError::into_inner);
-        let gone = desks.extract_if(|key, _| !bases.contains_key(key));
+        let gone = desks.extract_if(|key, _| !principals.contains_key(key));
         gone.for_each(|(_, desk)| desk.close(self));
-        for (key, basis) in bases {
-            match desks.get(&key) {
-                Some(desk) => desk.set(self, basis),
-                None => drop(desks.insert(key, Desk::new(&self.means, basis))),
+        let more = principals.len().saturating_sub(desks.len());
+        desks.reserve(more);
+        for (key, (principal, mailbox)) in principals {
+            let lane = self.lane(endpoint(&principal), &mut lanes);
+            let basis = Basis { principal, mailbox: mailbox.to_owned(), lane };
+            match desks.entry(key) {
+                Entry::Occupied(desk) => desk.get().set(self, basis),
+                Entry::Vacant(free) => drop(free.insert(Desk::new(&self.means, basis))),
             }
         }
+        *self.lanes.lock().unwrap_or_else(PoisonError::into_inner) = lanes;
         drop(desks);
         self.to_read.notify_one();
     }

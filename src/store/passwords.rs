@@ -1,5 +1,7 @@
 //! App passwords in the store: many per mailbox, each with a name.
 
+use std::borrow::Cow;
+
 use ipnet::IpNet;
 use serde::Deserialize;
 use sqlx::Row as _;
@@ -47,10 +49,10 @@ impl Store {
         )
         .fetch_one(&self.pool)
         .await;
-        let rows = match text {
-            Ok(text) => serde_json::from_str::<Vec<Row>>(&text).ok(),
+        let rows = match &text {
+            Ok(text) => serde_json::from_str::<Vec<Row<'_>>>(text).ok(),
             Err(sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)) => None,
-            Err(failure) => return Err(self.failed(&failure)),
+            Err(failure) => return Err(self.failed(failure)),
         };
         let read: Vec<_> = match rows {
             Some(rows) => rows.into_iter().map(Row::read).collect(),
@@ -113,17 +115,26 @@ impl Store {
 
 /// As it is stored: mailbox, name, kind, hash in hexadecimal digits, protocols, networks, when it was made.
 #[derive(Deserialize)]
-struct Row(String, String, String, String, String, String, i64);
+struct Row<'a>(
+    String,
+    String,
+    #[serde(borrow)] Cow<'a, str>,
+    #[serde(borrow)] Cow<'a, str>,
+    #[serde(borrow)] Cow<'a, str>,
+    #[serde(borrow)] Cow<'a, str>,
+    i64,
+);
 
-impl Row {
-    fn of(row: &SqliteRow) -> Result<Self, sqlx::Error> {
+impl<'a> Row<'a> {
+    fn of(row: &'a SqliteRow) -> Result<Self, sqlx::Error> {
+        let text = |column| row.try_get::<&str, _>(column).map(Cow::Borrowed);
         Ok(Self(
             row.try_get("mailbox")?,
             row.try_get("name")?,
-            row.try_get("kind")?,
-            row.try_get("hash")?,
-            row.try_get("protocols")?,
-            row.try_get("networks")?,
+            text("kind")?,
+            text("hash")?,
+            text("protocols")?,
+            text("networks")?,
             row.try_get("created_at")?,
         ))
     }
@@ -135,7 +146,7 @@ impl Row {
         Ok(PasswordRecord {
             mailbox,
             name,
-            hash: match kind.as_str() {
+            hash: match &*kind {
                 "generated" => Hash::Generated(hash),
                 _ => Hash::Chosen(hash),
             },

@@ -1,6 +1,7 @@
 //! App registrations, and the accounts that name them.
 
 use std::collections::BTreeMap;
+use std::fmt::{self, Display};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use toml::value::Datetime;
 use super::super::directory::Directory;
 use super::super::error::ConfigError;
 use super::super::{Account, App, Grant, RedirectUri, raw};
+use super::pieces::read_all;
 use super::{ANY_TENANT, Apps, Checker, Providers};
 use crate::clock::Timestamp;
 use crate::vocabulary::Way;
@@ -44,7 +46,7 @@ impl Checker<'_> {
         let provider = self.named(&key("provider"), place, written.provider.take(), providers)?;
         let grant = written.grant;
         let tenant = match &written.tenant {
-            Some(tenant) => self.clean(&key("tenant"), tenant)?,
+            Some(tenant) => self.clean(key("tenant"), tenant)?,
             None if grant == Grant::ClientCredentials
                 && provider.token_url.contains("{tenant}") =>
             {
@@ -59,7 +61,7 @@ impl Checker<'_> {
         };
         let optional_url = |written: &Option<String>| written.as_deref().map(url).transpose();
         let client_id = match &written.client_id {
-            Some(id) => self.clean(&key("client_id"), id)?,
+            Some(id) => self.clean(key("client_id"), id)?,
             // A system-assigned identity has none.
             None if grant == Grant::ManagedIdentity => String::new(),
             None => {
@@ -132,45 +134,78 @@ impl Checker<'_> {
     ) -> Result<(Vec<Arc<Account>>, Directory), ConfigError> {
         let (mut accounts, mut directory) = (Vec::new(), Directory::default());
         for (index, account) in written.into_iter().enumerate() {
-            let key = |key: &str| format!("account[{index}].{key}");
             let account = account.into_inner();
-            let mut names = vec![(key("mailbox"), &account.mailbox)];
-            names.extend(account.aliases.iter().map(|alias| (key("aliases"), alias)));
-            let (mailbox_key, mailbox) = (key("mailbox"), &account.mailbox);
-            for (key, name) in names {
-                if let Some(other) = directory.named(name.get_ref()) {
-                    let problem = format!("{:?} means {} already", name.get_ref(), other.mailbox);
-                    let remedy = "give each account names of its own";
-                    return Err(self.error(&name.span(), key, problem, remedy));
-                }
-            }
-            let aliases = account.aliases.iter().map(|alias| self.clean(&key("aliases"), alias));
-            let app = self.app_named(&key("app"), &account.app, apps)?;
-            let (signed_in_as, notify) = (account.signed_in_as.as_ref(), account.notify.as_ref());
-            self.has_graph(&key("via"), account.via.as_ref(), &app)?;
-            let checked = Account {
-                mailbox: self.clean(&mailbox_key, mailbox)?,
-                aliases: aliases.collect::<Result<_, _>>()?,
-                signed_in_as: signed_in_as
-                    .map(|person| self.clean(&key("signed_in_as"), person))
-                    .transpose()?,
-                via: self.via(&key("via"), account.via)?,
-                notify: notify.map(|notify| self.clean(&key("notify"), notify)).transpose()?,
-                sender: self.sender(&key("sender"), account.sender)?.unwrap_or_default(),
-                limits: self.limits(&key("limits"), &account.limits, &app.provider.limits)?,
-                app,
-            };
-            self.pattern(&mailbox_key, &mailbox.span(), &checked)?;
-            let checked = Arc::new(checked);
-            directory.add(&checked);
-            accounts.push(checked);
+            let names: Vec<_> =
+                std::iter::once(&account.mailbox).chain(&account.aliases).cloned().collect();
+            let account = Arc::new(self.account(index, account, apps)?);
+            directory.add(&account).map_err(|taken| {
+                let key = if taken.index == 0 { "mailbox" } else { "aliases" };
+                let name = &names[taken.index];
+                let problem = format!("{:?} means {} already", name.get_ref(), taken.by);
+                let remedy = "give each account names of its own";
+                self.error(&name.span(), format!("account[{index}].{key}"), problem, remedy)
+            })?;
+            accounts.push(account);
         }
         Ok((accounts, directory))
     }
 
+    /// The same of a file that is cut; an error does not tell its place.
+    pub(super) fn accounts_in_pieces(
+        &self,
+        pieces: &[&str],
+        apps: &Apps,
+    ) -> Result<(Vec<Arc<Account>>, Directory), ConfigError> {
+        let accounts = read_all(pieces, |text| {
+            let checker = Checker { text, ..*self };
+            let raw: raw::Accounts = checker.parse(text)?;
+            let written = raw.account.into_iter().map(Spanned::into_inner).enumerate();
+            let checked = written.map(|(index, account)| checker.account(index, account, apps));
+            checked.map(|account| account.map(Arc::new)).collect::<Result<Vec<_>, _>>()
+        });
+        let accounts = accounts?.concat();
+        let mut directory = Directory::with_capacity(accounts.len());
+        for account in &accounts {
+            directory.add(account).map_err(|taken| {
+                let problem = format!("a name of {} means {} already", account.mailbox, taken.by);
+                let remedy = "give each account names of its own";
+                ConfigError::new(self.file, None, "account", problem, remedy)
+            })?;
+        }
+        Ok((accounts, directory))
+    }
+
+    fn account(
+        &self,
+        index: usize,
+        written: raw::Account,
+        apps: &Apps,
+    ) -> Result<Account, ConfigError> {
+        // Written only for an error: there may be a hundred thousand accounts.
+        let key = |key| fmt::from_fn(move |f| write!(f, "account[{index}].{key}"));
+        let aliases = written.aliases.iter().map(|alias| self.clean(key("aliases"), alias));
+        let app = self.app_named(key("app"), &written.app, apps)?;
+        let (signed_in_as, notify) = (written.signed_in_as.as_ref(), written.notify.as_ref());
+        self.has_graph(key("via"), written.via.as_ref(), &app)?;
+        let account = Account {
+            mailbox: self.clean(key("mailbox"), &written.mailbox)?,
+            aliases: aliases.collect::<Result<_, _>>()?,
+            signed_in_as: signed_in_as
+                .map(|person| self.clean(key("signed_in_as"), person))
+                .transpose()?,
+            via: self.via(key("via"), written.via)?,
+            notify: notify.map(|notify| self.clean(key("notify"), notify)).transpose()?,
+            sender: self.sender(key("sender"), written.sender)?.unwrap_or_default(),
+            limits: self.limits(key("limits"), &written.limits, &app.provider.limits)?,
+            app,
+        };
+        self.pattern(key("mailbox"), &written.mailbox.span(), &account)?;
+        Ok(account)
+    }
+
     fn has_graph(
         &self,
-        key: &str,
+        key: impl Display,
         via: Option<&Spanned<Vec<Way>>>,
         app: &App,
     ) -> Result<(), ConfigError> {
@@ -189,7 +224,7 @@ impl Checker<'_> {
     /// A pattern is only for an app whose own token opens all of its mailboxes.
     fn pattern(
         &self,
-        key: &str,
+        key: impl Display,
         place: &Range<usize>,
         account: &Account,
     ) -> Result<(), ConfigError> {
@@ -218,7 +253,7 @@ impl Checker<'_> {
 
     fn app_named(
         &self,
-        key: &str,
+        key: impl Display,
         name: &Spanned<String>,
         apps: &Apps,
     ) -> Result<Arc<App>, ConfigError> {

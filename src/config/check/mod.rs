@@ -7,20 +7,24 @@ mod credentials;
 mod guard;
 mod listeners;
 mod networks;
+mod pieces;
 mod providers;
 mod proxy;
 mod submission;
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use pieces::Cut;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::directory::Directory;
 use super::error::{ConfigError, line_at};
-use super::{App, Config, Credential, Lines, Provider, Proxy, raw};
+use super::{Account, App, Config, Credential, Lines, Provider, Proxy, raw};
 
 /// What listeners and apps lead to if they don't say.
 pub const DEFAULT_PROVIDER: &str = "microsoft365";
@@ -44,52 +48,14 @@ pub(super) enum Secrets {
 
 pub(super) fn check(file: &Path, text: &str, secrets: Secrets) -> Result<Config, ConfigError> {
     let checker = Checker { file, text, secrets };
-    let raw: raw::Raw = checker.parse(text)?;
-    if let Some(url) = &raw.store.url {
-        return Err(checker.error(
-            &url.span(),
-            "store.url",
-            "this version keeps its store in SQLite alone",
-            "leave the key out; the store is then in state_dir",
-        ));
+    if let Some(cut) = Cut::of(text)
+        && let Ok(config) = checker.config_in_pieces(&cut)
+    {
+        return Ok(config);
     }
-    let lines = checker.lines(&raw);
-    let proxy = checker.proxy(raw.proxy)?;
-    let providers = checker.providers(raw.provider, &proxy)?;
-    let listeners = checker.listeners(raw.listener, &providers)?;
-    let apps = checker.apps(raw.app, &providers)?;
-    let (accounts, directory) = checker.accounts(raw.account, &apps)?;
-    let credentials = apps.values().filter_map(|app| app.credential.as_ref());
-    let secret_variables =
-        credentials.clone().filter_map(Credential::variable).chain(proxy.variable());
-    let secret_variables = secret_variables.map(str::to_owned);
-    let mut files: Vec<PathBuf> = credentials.flat_map(Credential::files).collect();
-    files.extend(proxy.file());
-    files.extend(providers.values().filter_map(|provider| provider.ca_file.clone()));
-    let certificates = listeners.iter().filter_map(|listener| listener.certificate.as_ref());
-    files.extend(certificates.flat_map(|it| [it.certificate.clone(), it.private_key.clone()]));
-    let mut config = Config {
-        lines,
-        secret_variables: secret_variables.collect(),
-        file: file.to_owned(),
-        state_dir: checker.state_dir(raw.state_dir.map(Spanned::into_inner))?,
-        key_file: checker.key_file(raw.store.key)?,
-        listeners,
-        apps: apps.into_values().collect(),
-        accounts,
-        directory,
-        devices: Vec::new(),
-        spool: checker.spool(raw.spool)?,
-        guard: checker.guard(raw.guard)?,
-        on_attention: checker.command(raw.on_attention)?,
-        proxy,
-        confine: raw.confine.unwrap_or(true),
-        spare_connections: checker.spare_connections(raw.spare_connections)?,
-        files,
-    };
-    config.files.extend(config.key_file.iter().chain([&config.file]).cloned());
-    config.devices = checker.devices(raw.device, &config)?;
-    Ok(config)
+    let mut raw: raw::Raw = checker.parse(text)?;
+    let written = std::mem::take(&mut raw.account);
+    checker.config(raw, |apps| checker.accounts(written, apps))
 }
 
 pub(super) type Providers = BTreeMap<String, Arc<Provider>>;
@@ -109,15 +75,77 @@ struct Checker<'a> {
 }
 
 impl Checker<'_> {
+    /// An error is none for people: it does not tell its place.
+    fn config_in_pieces(&self, cut: &Cut<'_>) -> Result<Config, ConfigError> {
+        let raw: raw::Raw = self.parse(&cut.rest)?;
+        if let Some(other) = raw.account.first() {
+            let problem = "accounts stand in several places of the file";
+            return Err(self.error(&other.span(), "account", problem, "put them together"));
+        }
+        self.config(raw, |apps| self.accounts_in_pieces(&cut.accounts, apps))
+    }
+
+    fn config(
+        &self,
+        raw: raw::Raw,
+        accounts: impl FnOnce(&Apps) -> Result<(Vec<Arc<Account>>, Directory), ConfigError>,
+    ) -> Result<Config, ConfigError> {
+        if let Some(url) = &raw.store.url {
+            return Err(self.error(
+                &url.span(),
+                "store.url",
+                "this version keeps its store in SQLite alone",
+                "leave the key out; the store is then in state_dir",
+            ));
+        }
+        let lines = self.lines(&raw);
+        let proxy = self.proxy(raw.proxy)?;
+        let providers = self.providers(raw.provider, &proxy)?;
+        let listeners = self.listeners(raw.listener, &providers)?;
+        let apps = self.apps(raw.app, &providers)?;
+        let (accounts, directory) = accounts(&apps)?;
+        let credentials = apps.values().filter_map(|app| app.credential.as_ref());
+        let secret_variables =
+            credentials.clone().filter_map(Credential::variable).chain(proxy.variable());
+        let secret_variables = secret_variables.map(str::to_owned);
+        let mut files: Vec<PathBuf> = credentials.flat_map(Credential::files).collect();
+        files.extend(proxy.file());
+        files.extend(providers.values().filter_map(|provider| provider.ca_file.clone()));
+        let certificates = listeners.iter().filter_map(|listener| listener.certificate.as_ref());
+        files.extend(certificates.flat_map(|it| [it.certificate.clone(), it.private_key.clone()]));
+        let mut config = Config {
+            lines,
+            secret_variables: secret_variables.collect(),
+            file: self.file.to_owned(),
+            state_dir: self.state_dir(raw.state_dir.map(Spanned::into_inner))?,
+            key_file: self.key_file(raw.store.key)?,
+            listeners,
+            apps: apps.into_values().collect(),
+            accounts,
+            directory,
+            devices: Vec::new(),
+            spool: self.spool(raw.spool)?,
+            guard: self.guard(raw.guard)?,
+            on_attention: self.command(raw.on_attention)?,
+            proxy,
+            confine: raw.confine.unwrap_or(true),
+            spare_connections: self.spare_connections(raw.spare_connections)?,
+            files,
+        };
+        config.files.extend(config.key_file.iter().chain([&config.file]).cloned());
+        config.devices = self.devices(raw.device, &config)?;
+        Ok(config)
+    }
+
     fn error(
         &self,
         place: &Range<usize>,
-        key: impl Into<String>,
+        key: impl Display,
         problem: impl Into<String>,
         remedy: impl Into<String>,
     ) -> ConfigError {
         let line = line_at(self.text, place.start);
-        ConfigError::new(self.file, Some(line), key, problem, remedy)
+        ConfigError::new(self.file, Some(line), key.to_string(), problem, remedy)
     }
 
     fn parse<T: for<'de> Deserialize<'de>>(&self, text: &str) -> Result<T, ConfigError> {
@@ -205,7 +233,7 @@ impl Checker<'_> {
     }
 
     /// Nothing that could forge a field or a line where it is sent.
-    fn clean(&self, key: &str, value: &Spanned<String>) -> Result<String, ConfigError> {
+    fn clean(&self, key: impl Display, value: &Spanned<String>) -> Result<String, ConfigError> {
         let text = value.get_ref();
         if text.is_empty() || text.chars().any(|c| c.is_control() || c.is_whitespace()) {
             let problem = format!("{text:?} is empty or has a space or control character");
@@ -263,5 +291,43 @@ mod tests {
         assert!(many.contains("line 2") && many.contains("33 are more than 32"), "{many}");
         let lan = error("[[listener]]\nprotocol = \"imap\"\nlisten = \"0.0.0.0:1143\"\n");
         assert!(lan.contains("allow_plaintext_lan"), "{lan}");
+    }
+    /// More than one piece of them.
+    fn many_accounts() -> String {
+        let account = |number| {
+            format!(
+                "[[account]]\nmailbox = \"{number}@contoso.com\"\naliases = [\"{number}\"]\napp = \"a\"\n[account.limits]\nconnections = {number}\n"
+            )
+        };
+        let accounts: String = (1..=4_000).map(account).collect();
+        format!("confine = false\n{accounts}[app.a]\nclient_id = \"x\"\n")
+    }
+
+    #[test]
+    fn many_accounts_are_read_in_pieces_as_they_are_as_a_whole() {
+        let text = many_accounts();
+        let (file, secrets) = (Path::new("gatepost.toml"), Secrets::Leave);
+        let checker = Checker { file, text: &text, secrets };
+        let cut = Cut::of(&text).unwrap();
+        let pieces = checker.config_in_pieces(&cut).unwrap();
+        let mut raw: raw::Raw = checker.parse(&text).unwrap();
+        let written = std::mem::take(&mut raw.account);
+        let whole = checker.config(raw, |apps| checker.accounts(written, apps)).unwrap();
+        assert_eq!(pieces.accounts, whole.accounts);
+        assert_eq!(pieces.accounts.len(), 4_000);
+        assert!(pieces.account("3999").is_some() && !pieces.confine);
+    }
+
+    #[test]
+    fn what_is_wrong_with_one_of_many_accounts_is_told_with_its_line() {
+        let text = many_accounts();
+        let line = 1 + 6 * 2_999 + 2;
+        let twice = error(&text.replace("\"3000@contoso.com\"", "\"7@contoso.com\""));
+        assert!(twice.contains(&format!("line {line}, account[2999].mailbox")), "{twice}");
+        let key = error(&text.replace("mailbox = \"3000@", "mailbx = \"3000@"));
+        assert!(key.contains(&format!("line {line}, account[2999]")), "{key}");
+        let apart = text + "[[account]]\nmailbox = \"1@contoso.com\"\napp = \"a\"\n";
+        let apart = error(&apart);
+        assert!(apart.contains("account[4000].mailbox"), "{apart}");
     }
 }

@@ -91,7 +91,7 @@ impl Checker<'_> {
             graph,
             graph_scopes: written.graph_scopes,
             graph_app_scopes: written.graph_app_scopes,
-            limits: self.limits(&key("limits"), &written.limits, &Limits::default())?,
+            limits: self.limits(key("limits"), &written.limits, &Limits::default())?,
             ca_file: self.ca_file(&key("ca_file"), written.ca_file)?,
             proxy: proxy.clone(),
         })

@@ -1,6 +1,7 @@
 //! Devices, senders, limits, the spool: what the mail on its way out is held to.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,18 +57,18 @@ impl Checker<'_> {
             let remedy = "write the device's address, as in [\"192.168.10.21/32\"]";
             return Err(self.error(place, key("networks"), "the list is empty", remedy));
         }
-        let mailbox = self.clean(&key("mailbox"), &written.mailbox)?;
+        let mailbox = self.clean(key("mailbox"), &written.mailbox)?;
         let Some(mut account) = config.account(&mailbox) else {
             let problem = format!("there is no account for {mailbox:?}");
             let remedy = "add an [[account]] with this mailbox";
             return Err(self.error(&written.mailbox.span(), key("mailbox"), problem, remedy));
         };
-        if let Some(sender) = self.sender(&key("sender"), written.sender)? {
+        if let Some(sender) = self.sender(key("sender"), written.sender)? {
             account = Arc::new(Account { sender, ..Account::clone(&account) });
         }
         let recipients = written.recipients.map(|recipients| {
             let recipients = recipients.iter();
-            recipients.map(|one| self.clean(&key("recipients"), one)).collect::<Result<_, _>>()
+            recipients.map(|one| self.clean(key("recipients"), one)).collect::<Result<_, _>>()
         });
         Ok(Device {
             name: self.label(&key("name"), &written.name)?,
@@ -111,13 +112,13 @@ impl Checker<'_> {
 
     pub(super) fn sender(
         &self,
-        key: &str,
+        key: impl Display,
         written: Option<Spanned<raw::Sender>>,
     ) -> Result<Option<SenderRule>, ConfigError> {
         let Some(written) = written else { return Ok(None) };
         let place = written.span();
         let remedy = "write \"keep\", \"mailbox\", or a table of addresses, where \"*@DOMAIN\" and \"*\" stand for many";
-        let error = |problem: String| self.error(&place, key, problem, remedy);
+        let error = |problem: String| self.error(&place, &key, problem, remedy);
         match written.into_inner() {
             raw::Sender::Word(word) if word == "keep" => Ok(Some(SenderRule::Keep)),
             raw::Sender::Word(word) if word == "mailbox" => Ok(Some(SenderRule::Mailbox)),
@@ -137,7 +138,7 @@ impl Checker<'_> {
 
     pub(super) fn via(
         &self,
-        key: &str,
+        key: impl Display,
         written: Option<Spanned<Vec<Way>>>,
     ) -> Result<Vec<Way>, ConfigError> {
         let Some(written) = written else { return Ok(vec![Way::Smtp]) };
@@ -153,14 +154,14 @@ impl Checker<'_> {
     /// `0` is no limit.
     pub(super) fn limits(
         &self,
-        key: &str,
+        key: impl Display,
         written: &raw::Limits,
         default: &Limits,
     ) -> Result<Limits, ConfigError> {
         let or = |written: Option<u32>, default: Option<u32>| {
             written.map_or(default, |limit| (limit > 0).then_some(limit))
         };
-        let wait = self.duration(&format!("{key}.wait"), written.wait.as_ref())?;
+        let wait = self.duration(format_args!("{key}.wait"), written.wait.as_ref())?;
         Ok(Limits {
             connections: or(written.connections, default.connections),
             messages_per_minute: or(written.messages_per_minute, default.messages_per_minute),
@@ -196,7 +197,7 @@ impl Checker<'_> {
 
     pub(super) fn duration(
         &self,
-        key: &str,
+        key: impl Display,
         written: Option<&Spanned<String>>,
     ) -> Result<Option<Duration>, ConfigError> {
         let Some(written) = written else { return Ok(None) };
