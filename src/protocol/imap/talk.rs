@@ -1,9 +1,11 @@
 //! An IMAP session behind its login: which commands are not answered yet, and whether either side is within a line or
 //! a literal.
 //!
-//! Invariant: at most one octet is looked at twice. What is no line of text (COMPRESS, another TLS) ends the looking.
+//! Invariant: no octet is looked at again when more come. What is no line of text (COMPRESS, another TLS) ends the looking.
 
 use std::mem;
+
+use memchr::{memchr2, memrchr};
 
 use super::super::input::split_word;
 use super::super::talk::Head;
@@ -135,38 +137,49 @@ impl Lines {
                 bytes = bytes.get(count..).unwrap_or_default();
                 continue;
             }
-            let Some((octet, rest)) = bytes.split_first() else { break };
-            bytes = rest;
-            if let Some(head) = self.octet(*octet)? {
+            let end = memchr2(b'\r', b'\n', bytes).unwrap_or(bytes.len());
+            let (text, rest) = bytes.split_at(end);
+            self.text(text)?;
+            bytes = rest.get(1..).unwrap_or_default();
+            if rest.first() == Some(&b'\n')
+                && let Some(head) = self.end()
+            {
                 line(head.as_slice());
             }
         }
         Ok(())
     }
 
-    /// The head of the line that ends with this octet.
-    fn octet(&mut self, octet: u8) -> Result<Option<Head>, NoText> {
-        match octet {
-            b'\n' => match mem::take(&mut self.mark) {
-                Mark::Closed { octets, waits } => {
-                    self.place = if octets == 0 { Place::Line } else { Place::Literal(octets) };
-                    self.waits = waits;
-                    return Ok(None);
-                }
-                _ => {
-                    self.place = Place::Start;
-                    return Ok(Some(self.head.take()));
-                }
-            },
-            b'\r' => {}
-            0..b' ' if octet != b'\t' => return Err(NoText),
-            _ => {
-                self.head.push(&[octet]);
-                self.mark = self.mark.behind(octet);
-                self.place = Place::Line;
+    /// Within a line.
+    fn text(&mut self, text: &[u8]) -> Result<(), NoText> {
+        if text.iter().any(|octet| *octet < b' ' && *octet != b'\t') {
+            return Err(NoText);
+        }
+        if text.is_empty() {
+            return Ok(());
+        }
+        self.place = Place::Line;
+        self.head.push(text);
+        // Only what stands behind the last brace can announce a literal.
+        let from = memrchr(b'{', text);
+        for octet in text.get(from.unwrap_or(0)..).unwrap_or_default() {
+            self.mark = self.mark.behind(*octet);
+            if matches!(self.mark, Mark::None) {
+                break;
             }
         }
-        Ok(None)
+        Ok(())
+    }
+
+    /// At a line's end; none: it goes on behind a literal.
+    fn end(&mut self) -> Option<Head> {
+        if let Mark::Closed { octets, waits } = mem::take(&mut self.mark) {
+            self.place = if octets == 0 { Place::Line } else { Place::Literal(octets) };
+            self.waits = waits;
+            return None;
+        }
+        self.place = Place::Start;
+        Some(self.head.take())
     }
 
     fn at_start(&self) -> bool {
@@ -243,6 +256,19 @@ mod tests {
             (">b APPEND x {5+}\r\nb {9}", false),
             (">\r\n", false),
             ("<b OK\r\n", true),
+        ]);
+    }
+
+    #[test]
+    fn only_a_line_that_ends_with_it_announces_a_literal() {
+        settled(&[
+            (">a NOOP\r\n", false),
+            ("<* OK {5} is no end\r\n", false),
+            ("<* OK {5}}\r\n", false),
+            ("<* OK {{5\r\n", false),
+            ("<* OK {x{2+}\r\nab\r\n", false),
+            ("<* OK {0}\r\n\r\n", false),
+            ("<a OK\r\n", true),
         ]);
     }
 
