@@ -243,6 +243,9 @@ impl Pipe {
 
 #[cfg(test)]
 mod tests {
+    use std::mem;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -251,6 +254,55 @@ mod tests {
 
     use super::*;
     use crate::vocabulary::Protocol;
+
+    /// Sends so many octets as fast as they are read, and takes what comes.
+    struct Side {
+        floods: usize,
+        taken: Arc<AtomicUsize>,
+    }
+
+    impl AsyncRead for Side {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            let count = buffer.remaining().min(self.floods);
+            buffer.initialize_unfilled_to(count).fill(b'x');
+            buffer.advance(count);
+            self.floods -= count;
+            if count == 0 { Poll::Pending } else { Poll::Ready(Ok(())) }
+        }
+    }
+
+    impl AsyncWrite for Side {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            octets: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.taken.fetch_add(octets.len(), Ordering::Relaxed);
+            Poll::Ready(Ok(octets.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// Once all that is to be run has had its turn. (`yield_now` of tokio waits for some turns of the others.)
+    async fn behind_others() {
+        let mut begun = false;
+        poll_fn(|cx| {
+            cx.waker().wake_by_ref();
+            if mem::replace(&mut begun, true) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
 
     const MINUTE: Duration = Duration::from_secs(60);
 
@@ -296,5 +348,28 @@ mod tests {
         let relayed = relay.await.unwrap();
         assert_eq!(closed.elapsed().as_secs(), 37 * 60);
         assert_eq!(relayed.end.unwrap_err().to_string(), "not one octet for 600 s");
+    }
+    #[tokio::test]
+    async fn others_have_their_turn_beside_one_that_floods() {
+        const TURNS: usize = 100;
+        const MOST: usize = TURN * SCRATCH;
+        let taken = Arc::<AtomicUsize>::default();
+        let client = Side { floods: 0, taken: Arc::clone(&taken) };
+        let upstream = Side { floods: 2 * TURNS * MOST, taken: Arc::default() };
+        let relay = tokio::spawn(async move {
+            let (talk, stays) = (Talk::new(Protocol::Imap), CancellationToken::new());
+            relay(client, upstream, talk, &stays, || Closing::ShuttingDown).await
+        });
+        let other = tokio::spawn(async move {
+            let mut before = taken.load(Ordering::Relaxed);
+            for _ in 0..TURNS {
+                behind_others().await;
+                let now = taken.load(Ordering::Relaxed);
+                assert!((1..=MOST).contains(&(now - before)), "{before} {now}");
+                before = now;
+            }
+        });
+        other.await.unwrap();
+        relay.abort();
     }
 }
