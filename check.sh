@@ -15,8 +15,10 @@ main() {
   programs=$(mktemp)
   step format cargo fmt --all --check
   step crates crates
-  step parts tests/real/install.sh "$build/real"
+  # One waits for the network, the other for the processor.
+  aside parts
   step build build_tests
+  join_aside
   # Tests wait more than they work: what only works makes way for them. Whoever calls cargo now would wait for it.
   aside lints_and_fuzzers
   step tests all_tests
@@ -27,6 +29,10 @@ main() {
   printf '\n%s' "$times"
   echo "$passed passed, $failed failed"
   [ "$failed" = 0 ]
+}
+
+parts() {
+  step parts tests/real/install.sh "$build/real"
 }
 
 lints_and_fuzzers() {
