@@ -35,13 +35,15 @@ pub struct Spool(Arc<Files>);
 /// Until it is dropped, no other process delivers.
 #[derive(Debug)]
 pub struct SpoolLock {
-    _file: File,
+    file: File,
     spool: Spool,
 }
 
 impl Drop for SpoolLock {
     fn drop(&mut self) {
         self.spool.0.delivers.store(false, Ordering::SeqCst);
+        // Closing it does not do while a helper is being started: until that is in its own program, it has the file open.
+        let _ = self.file.unlock();
     }
 }
 
@@ -230,7 +232,7 @@ impl Spool {
         }
         self.0.delivers.store(true, Ordering::SeqCst);
         self.0.clear_leftovers();
-        Ok(Some(SpoolLock { _file: file, spool: self.clone() }))
+        Ok(Some(SpoolLock { file, spool: self.clone() }))
     }
 
     pub(super) fn files(&self) -> &Arc<Files> {
