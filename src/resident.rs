@@ -2,14 +2,14 @@
 //!
 //! A start runs through most of gatepost's code once: the command line, the configuration, hundreds of certificates,
 //! the store's tables. The system keeps each page of it resident, and some beside it, until memory is short. A service
-//! that nobody watches for years gives them back when it is ready; what it needs then comes from the file's cache, at
-//! the price of a minor fault for each 64 KiB.
+//! that nobody watches for years gives them back when it is ready, and its constants with them; what it needs then comes
+//! from the file's cache, at the price of a minor fault for each 64 KiB.
 //!
-//! Invariant: nothing but code is given back, which is never written to.
+//! Invariant: nothing is given back that was ever written to, or can be.
 
 use std::ops::Range;
 
-/// Where the program's code is in memory.
+/// Where the program's code and constants are in memory.
 #[derive(Debug, Default)]
 pub struct Code(Vec<Range<usize>>);
 
@@ -17,12 +17,11 @@ impl Code {
     /// Looks it up. A confined process can't any more; elsewhere than on Linux there is nothing to look at.
     pub fn find() -> Self {
         let maps = match cfg!(target_os = "linux") {
-            true => std::fs::read_to_string("/proc/self/maps").unwrap_or_default(),
+            true => std::fs::read_to_string("/proc/self/smaps").unwrap_or_default(),
             false => String::new(),
         };
         let program = std::env::current_exe().unwrap_or_default();
-        let of_program = |line: &&str| program.to_str().is_some_and(|path| line.ends_with(path));
-        Self(maps.lines().filter(of_program).filter_map(code_of).collect())
+        Self(program.to_str().map(|program| unwritten(&maps, program)).unwrap_or_default())
     }
 
     /// Lets the system have its pages.
@@ -32,9 +31,9 @@ impl Code {
         use rustix::mm::{Advice, madvise};
         for Range { start, end } in &self.0 {
             let address = std::ptr::with_exposed_provenance_mut(*start);
-            // SAFETY: MADV_DONTNEED drops what was written to a private mapping. This one is the program's own, mapped
-            // executable and not writable from its beginning to its end: whatever touches it next, be it in the middle
-            // of this call, reads the same octets from the file again (madvise(2)).
+            // SAFETY: MADV_DONTNEED drops what was written to a private mapping. This one is of the program's own file,
+            // was not written to by the dynamic linker, and is not writable since: whatever touches it next, be it in
+            // the middle of this call, reads the same octets from the file again (madvise(2)).
             let given = unsafe { madvise(address, end - start, Advice::LinuxDontNeed) };
             if let Err(error) = given {
                 tracing::debug!(%error, "code stays resident");
@@ -47,12 +46,27 @@ impl Code {
     pub fn give_back(&self) {}
 }
 
-/// The range of a line of proc_pid_maps(5), if it is code that nobody can write to:
-/// `5581d3e00000-5581d46a0000 r-xp 00300000 fe:00 1234  /usr/bin/gatepost`.
-fn code_of(line: &str) -> Option<Range<usize>> {
+/// The ranges of `program` in proc_pid_smaps(5) to which nobody can write, and of which no page is other than in the file:
+/// `5581d3e00000-5581d46a0000 r-xp 00300000 fe:00 1234  /usr/bin/gatepost`, and further down `Anonymous: 0 kB`. What was
+/// relocated is not among them.
+fn unwritten(smaps: &str, program: &str) -> Vec<Range<usize>> {
+    let mut ranges = Vec::new();
+    let mut current = None;
+    for line in smaps.lines() {
+        match line.strip_prefix("Anonymous:") {
+            Some(octets) if octets.trim() == "0 kB" => ranges.extend(current.take()),
+            Some(_) => current = None,
+            None if line.ends_with(program) => current = read_only(line),
+            None => {}
+        }
+    }
+    ranges
+}
+
+fn read_only(line: &str) -> Option<Range<usize>> {
     let mut fields = line.split_ascii_whitespace();
     let range = fields.next()?;
-    fields.next().filter(|mode| *mode == "r-xp")?;
+    fields.next().filter(|mode| matches!(*mode, "r-xp" | "r--p"))?;
     let (start, end) = range.split_once('-')?;
     Some(usize::from_str_radix(start, 16).ok()?..usize::from_str_radix(end, 16).ok()?)
 }
@@ -62,13 +76,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn code_alone_is_meant() {
-        let line = |mode| format!("1000-3000 {mode} 00300000 fe:00 1234  /usr/bin/gatepost");
-        assert_eq!(code_of(&line("r-xp")), Some(0x1000..0x3000));
-        for mode in ["r--p", "rw-p", "rwxp", "r-xs"] {
-            assert_eq!(code_of(&line(mode)), None, "{mode}");
+    fn what_was_written_to_is_not_meant() {
+        let found = |mode, name, written| {
+            let smaps = format!(
+                "1000-3000 {mode} 00300000 fe:00 1234  {name}\nSize: 8 kB\nAnonymous: {written} kB\nVmFlags: rd mr\n\
+                 5000-6000 rw-p 00000000 00:00 0\nAnonymous: 0 kB\n"
+            );
+            unwritten(&smaps, "/usr/bin/gatepost")
+        };
+        for mode in ["r-xp", "r--p"] {
+            let own = Range { start: 0x1000, end: 0x3000 };
+            assert_eq!(found(mode, "/usr/bin/gatepost", 0), vec![own], "{mode}");
+            assert!(found(mode, "/usr/bin/gatepost", 4).is_empty(), "{mode}");
+            assert!(found(mode, "/usr/lib/libc.so.6", 0).is_empty(), "{mode}");
         }
-        assert_eq!(code_of(""), None);
+        for mode in ["rw-p", "rwxp", "r-xs", ""] {
+            assert!(found(mode, "/usr/bin/gatepost", 0).is_empty(), "{mode}");
+        }
     }
 
     #[cfg(target_os = "linux")]
