@@ -6,7 +6,7 @@
 use std::io;
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{SockRef, Socket, TcpKeepalive};
 use tokio::net::TcpStream;
 
 use super::deadline::Deadline;
@@ -114,7 +114,7 @@ async fn connect(host: &str, port: u16, deadline: Deadline) -> Result<Stream, St
         }
     };
     preferred(host, port, address);
-    tune(&stream).map_err(|error| error.to_string())?;
+    tune(&SockRef::from(&stream)).map_err(|error| error.to_string())?;
     Ok(Stream::Plain(stream))
 }
 
@@ -148,12 +148,11 @@ async fn encrypt(
 
 /// No delay for small writes, and a way to notice a peer that has vanished without a word: an idle IMAP
 /// session has no traffic for half an hour (RFC 2177), and NATs forget it sooner.
-pub(super) fn tune(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
+pub(super) fn tune(socket: &Socket) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
     let keepalive = TcpKeepalive::new()
         .with_time(Duration::from_secs(120))
         .with_interval(Duration::from_secs(30));
-    let socket = SockRef::from(stream);
     socket.set_tcp_keepalive(&keepalive)?;
     // Elsewhere a peer that vanishes with data under way is noticed when the system gives up sending it again.
     #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -167,12 +166,22 @@ mod tests {
 
     #[tokio::test]
     async fn a_peer_that_vanishes_is_noticed_in_minutes() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        tune(&stream).unwrap();
-        let socket = SockRef::from(&stream);
-        assert!(socket.keepalive().unwrap() && stream.nodelay().unwrap());
-        #[cfg(target_os = "linux")]
-        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(UNACKNOWLEDGED));
+        let listener = super::super::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let deadline = Deadline::within(CONNECT);
+        let (server, client) =
+            tokio::join!(connect("127.0.0.1", port, deadline), listener.accept());
+        let client = Stream::accepted(client.unwrap().0).unwrap();
+        for stream in [server.unwrap(), client] {
+            let Stream::Plain(stream) = stream else { panic!("{stream:?}") };
+            let socket = SockRef::from(&stream);
+            assert!(socket.keepalive().unwrap() && socket.tcp_nodelay().unwrap());
+            #[cfg(target_os = "linux")]
+            {
+                assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(120));
+                assert_eq!(socket.tcp_keepalive_interval().unwrap(), Duration::from_secs(30));
+                assert_eq!(socket.tcp_user_timeout().unwrap(), Some(UNACKNOWLEDGED));
+            }
+        }
     }
 }

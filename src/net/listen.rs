@@ -10,6 +10,8 @@ use std::sync::{Mutex, PoisonError};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
+use super::dial::tune;
+
 /// Connections that the kernel holds until they are accepted: as many as Linux allows by default.
 const BACKLOG: i32 = 4096;
 
@@ -26,6 +28,7 @@ struct Inherited {
 /// Listens on `address`, at once after a former process too.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     if let Some(socket) = inherited(address)? {
+        tune(&socket)?;
         return TcpListener::from_std(socket.into());
     }
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
@@ -37,6 +40,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
         socket.set_only_v6(true)?;
     }
     socket.set_nonblocking(true)?;
+    tune(&socket)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())

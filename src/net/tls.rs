@@ -11,6 +11,7 @@ use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::ServerName;
 use rustls::{CipherSuite, ClientConfig};
+use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use super::dial::tune;
@@ -155,9 +156,11 @@ impl ClientTls {
 }
 
 impl Stream {
-    /// A connection that was just accepted from a client.
+    /// A connection that was just accepted from a client. On Linux it has the options of the socket that accepts.
     pub fn accepted(stream: TcpStream) -> io::Result<Self> {
-        tune(&stream)?;
+        if !cfg!(target_os = "linux") {
+            tune(&SockRef::from(&stream))?;
+        }
         Ok(Self::Plain(stream))
     }
 }

@@ -52,7 +52,8 @@ impl Device {
             bail!("nobody listens on {address}\nhint: gatepost run");
         };
         let local = socket.local_addr()?;
-        let mut device = Self { stream: Stream::accepted(socket)?, unread: Vec::new() };
+        socket.set_nodelay(true)?;
+        let mut device = Self { stream: Stream::Plain(socket), unread: Vec::new() };
         if panel.listener.is_balancer(local.ip()) {
             device.write(OWN_PROXY_HEADER).await?;
         }
