@@ -3,19 +3,16 @@
 //! Invariant: a wait that is over its limit, a seat that is wanted for another client, or a connection that breaks ends
 //! the connection; and a client that is waited for holds no buffer.
 
-use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Poll, ready};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::info;
-use zeroize::Zeroize;
 
 use super::balancer::is_announcement;
 use super::{Door, Ending};
@@ -31,9 +28,6 @@ const WRITE: Duration = Duration::from_secs(30);
 
 /// For a client to read the goodbye and close.
 const LINGER: Duration = Duration::from_secs(2);
-
-/// Octets read at a time before the login.
-const READ: usize = 4096;
 
 /// Octets that a client may send behind its login while it waits for its turn: more than a group of commands
 /// (RFC 2920), and no message.
@@ -121,7 +115,7 @@ impl Client {
             biased;
             () = seat.wanted() => Ok(Some(Closing::Displaced)),
             () = door.gate.stop.cancelled() => Ok(Some(Closing::ShuttingDown)),
-            read = timeout_at(*deadline, receive(stream, |octets| frontend.push(octets))) => match read {
+            read = timeout_at(*deadline, stream.receive(|octets| frontend.push(octets))) => match read {
                 Err(_) => Ok(Some(Closing::Deadline)),
                 Ok(Ok(0)) => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
                 Ok(read) => Ok(read.map(|_| None)?),
@@ -163,7 +157,7 @@ impl Client {
                     return Ok(done);
                 }
                 () = seat.wanted() => break,
-                read = receive(stream, |octets| frontend.push(octets)), if ahead < AHEAD => match read? {
+                read = stream.receive(|octets| frontend.push(octets)), if ahead < AHEAD => match read? {
                     0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
                     count => ahead += count,
                 },
@@ -233,24 +227,8 @@ impl Client {
 /// section 4.2.2.13) and take the goodbye with it.
 async fn linger(stream: &mut Stream) -> io::Result<()> {
     stream.shutdown().await?;
-    while receive(stream, |_| ()).await? > 0 {}
+    while stream.receive(|_| ()).await? > 0 {}
     Ok(())
-}
-
-/// Reads once. The buffer lives no longer than the call that fills it: thousands may wait at once. It is wiped, since a
-/// password may have been in it.
-async fn receive(stream: &mut Stream, mut take: impl FnMut(&[u8])) -> io::Result<usize> {
-    poll_fn(|cx| {
-        let mut buffer = [0; READ];
-        let mut read = ReadBuf::new(&mut buffer);
-        ready!(Pin::new(&mut *stream).poll_read(cx, &mut read))?;
-        let octets = read.filled_mut();
-        take(octets);
-        let count = octets.len();
-        octets.zeroize();
-        Poll::Ready(Ok(count))
-    })
-    .await
 }
 
 /// Says in the log what a device can't say on its panel: 530 is for a login or TLS that is missing (RFC 4954

@@ -1,14 +1,20 @@
 //! A connection that is plain or TLS.
 
+use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server;
+use zeroize::Zeroize;
 
 use super::TlsStream;
+
+/// Octets that [`Stream::receive`] reads at a time.
+const READ: usize = 4096;
 
 /// A TCP connection, with or without TLS on it.
 #[derive(Debug)]
@@ -21,6 +27,24 @@ pub enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
     /// Behind a second handshake, through a proxy that is spoken to by TLS.
     Tunnelled(Box<TlsStream<Box<TlsStream<TcpStream>>>>),
+}
+
+impl Stream {
+    /// Reads once, for `take`; how many octets, none at the end. The buffer lives no longer than the call that fills it:
+    /// thousands may wait at once. It is wiped, since a password may have been in it.
+    pub async fn receive(&mut self, mut take: impl FnMut(&[u8])) -> io::Result<usize> {
+        poll_fn(|cx| {
+            let mut buffer = [const { MaybeUninit::uninit() }; READ];
+            let mut read = ReadBuf::uninit(&mut buffer);
+            ready!(Pin::new(&mut *self).poll_read(cx, &mut read))?;
+            let octets = read.filled_mut();
+            take(octets);
+            let count = octets.len();
+            octets.zeroize();
+            Poll::Ready(Ok(count))
+        })
+        .await
+    }
 }
 
 impl AsyncRead for Stream {

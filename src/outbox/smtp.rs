@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -44,9 +44,6 @@ const FAIR: u32 = 10;
 
 /// How often it is asked whether somebody waits.
 const LOOK: Duration = Duration::from_millis(100);
-
-/// Octets of answers that are read at a time.
-const READ: usize = 4096;
 
 /// What the couriers of one server share.
 pub struct SmtpRoute {
@@ -281,13 +278,11 @@ impl Live {
     }
 
     async fn read(&mut self, submission: &mut Submission) -> Result<(), String> {
-        let mut buffer = [0; READ];
-        match timeout(submission.patience(), self.stream.read(&mut buffer)).await {
+        let patience = submission.patience();
+        let receive = self.stream.receive(|octets| submission.push(octets));
+        match timeout(patience, receive).await {
             Ok(Ok(0)) => Err("the mail server has closed the connection".into()),
-            Ok(Ok(count)) => {
-                submission.push(buffer.get(..count).unwrap_or_default());
-                Ok(())
-            }
+            Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(format!("the connection broke: {error}")),
             Err(_) => Err("the mail server does not answer".into()),
         }
@@ -304,10 +299,7 @@ impl Live {
     /// A server that takes no more may have said why.
     async fn last_words(&mut self, submission: &mut Submission, error: &io::Error) {
         let listen = async {
-            let mut buffer = [0; READ];
-            while let Ok(count @ 1..) = self.stream.read(&mut buffer).await {
-                submission.push(buffer.get(..count).unwrap_or_default());
-            }
+            while let Ok(1..) = self.stream.receive(|octets| submission.push(octets)).await {}
         };
         // Whatever has come until then counts.
         let _ = timeout(LAST_WORDS, listen).await;
@@ -344,8 +336,7 @@ impl Live {
     async fn quit(mut self) {
         let quit = async {
             self.write(b"QUIT\r\n").await?;
-            let mut buffer = [0; READ];
-            while self.stream.read(&mut buffer).await? > 0 {}
+            while self.stream.receive(|_| ()).await? > 0 {}
             Ok::<_, io::Error>(())
         };
         let _ = timeout(QUIT, quit).await;

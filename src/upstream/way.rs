@@ -4,16 +4,13 @@
 
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 
 use super::Session;
 use crate::config::Endpoint;
 use crate::net::{ClientTls, Deadline, DialError, Route, Stream, dial, start_tls};
 use crate::protocol::{Goal, Phase, Rejection, Upstream, UpstreamStep, Welcome, Xoauth2};
 use crate::vocabulary::{Protocol, TlsMode};
-
-/// Octets read at a time before the login.
-const READ: usize = 4096;
 
 /// How gatepost names itself in EHLO: it has no domain of its own (RFC 5321 section 4.1.3).
 const EHLO_NAME: &str = "[127.0.0.1]";
@@ -134,10 +131,8 @@ impl Way {
         while upstream.phase() == phase {
             match upstream.step() {
                 UpstreamStep::Read => {
-                    let mut buffer = [0; READ];
-                    match stream.read(&mut buffer).await.map_err(off)? {
-                        0 => return Err(self.broken("has closed the connection")),
-                        count => upstream.push(buffer.get(..count).unwrap_or_default()),
+                    if stream.receive(|octets| upstream.push(octets)).await.map_err(off)? == 0 {
+                        return Err(self.broken("has closed the connection"));
                     }
                 }
                 UpstreamStep::Write(bytes) => {
