@@ -191,10 +191,11 @@ pub(super) fn user_name(octets: &[u8]) -> Result<String, Failure> {
 pub struct Xoauth2(Arc<Secret<String>>);
 
 impl Xoauth2 {
-    /// `base64("user=" user ^A "auth=Bearer " token ^A ^A)`; `None` if either has a control character,
-    /// which would let it forge a field.
+    /// `base64("user=" user ^A "auth=Bearer " token ^A ^A)`; `None` if the user has a control character, which would let
+    /// it forge a field, or the token anything else than what tokens are made of (RFC 6749 appendix A.12).
     pub fn new(user: &str, token: &Secret<String>) -> Option<Self> {
-        if user.chars().chain(token.expose().chars()).any(char::is_control) {
+        let is_token = token.expose().bytes().all(|octet| matches!(octet, b' '..=b'~'));
+        if !is_token || user.chars().any(char::is_control) {
             return None;
         }
         let mut message = format!("user={user}\x01auth=Bearer {}\x01\x01", token.expose());

@@ -139,9 +139,13 @@ impl Spares {
         if by_spare {
             state.pauses.reset();
         }
-        state.logins.push_back(Instant::now());
-        state.trim(Instant::now());
-        self.changed.notify_one();
+        let (now, before) = (Instant::now(), state.logins.len());
+        state.logins.push_back(now);
+        state.trim(now);
+        // Otherwise as many are wanted as before, and the keeper comes when one is forgotten.
+        if state.logins.len() > before {
+            self.changed.notify_one();
+        }
     }
 
     /// A spare connection was stale when it was used.
