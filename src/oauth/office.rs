@@ -31,8 +31,9 @@ const LOOK: Duration = Duration::from_secs(30);
 /// Pauses between tries to read the store, while it fails.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Sign-ins that are read at once: a megabyte, and some milliseconds of the store's one connection.
-const READ_AT_ONCE: usize = 256;
+/// Sign-ins that are read at once: a quarter of a megabyte, and a millisecond of the store's one connection, for which a
+/// login may have to wait.
+const READ_AT_ONCE: usize = 64;
 
 /// See the module.
 pub(super) struct Office {
