@@ -23,6 +23,7 @@ mod spool;
 mod status;
 mod ui;
 
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -45,6 +46,9 @@ const MOST_NAMED: usize = 20;
 
 /// How long a thread may still look at a file when all is done: a network drive that is gone holds it for ever.
 const LAST_LOOK: Duration = Duration::from_secs(5);
+
+/// The variable with the number of threads that move what passes; tokio's own name for it.
+const WORKERS: &str = "TOKIO_WORKER_THREADS";
 
 /// A local mail proxy: clients log in with an app password, Exchange Online sees OAuth 2.0.
 #[derive(Parser)]
@@ -143,10 +147,20 @@ async fn attend(command: Vec<String>) -> Result<()> {
 }
 
 fn wait_for(command: impl Future<Output = Result<()>>) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if std::env::var_os(WORKERS).is_none() {
+        runtime.worker_threads(workers());
+    }
+    let runtime = runtime.enable_all().build()?;
     let done = runtime.block_on(command);
     runtime.shutdown_timeout(LAST_LOOK);
     done
+}
+
+/// One for each core but one, which is for what goes on beside them: the store, look-ups of names, slow hashes.
+fn workers() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    cores.saturating_sub(1).max(1)
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {
