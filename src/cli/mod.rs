@@ -47,8 +47,11 @@ const MOST_NAMED: usize = 20;
 /// How long a thread may still look at a file when all is done: a network drive that is gone holds it for ever.
 const LAST_LOOK: Duration = Duration::from_secs(5);
 
-/// The variable with the number of threads that move what passes; tokio's own name for it.
-const WORKERS: &str = "TOKIO_WORKER_THREADS";
+/// The variable with the number of threads that move what passes.
+const WORKERS: &str = "GATEPOST_WORKERS";
+
+/// Far more than can be of use.
+const MOST_WORKERS: usize = 256;
 
 /// A local mail proxy: clients log in with an app password, Exchange Online sees OAuth 2.0.
 #[derive(Parser)]
@@ -148,19 +151,23 @@ async fn attend(command: Vec<String>) -> Result<()> {
 
 fn wait_for(command: impl Future<Output = Result<()>>) -> Result<()> {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    if std::env::var_os(WORKERS).is_none() {
-        runtime.worker_threads(workers());
-    }
-    let runtime = runtime.enable_all().build()?;
+    let runtime = runtime.worker_threads(workers()?).enable_all().build()?;
     let done = runtime.block_on(command);
     runtime.shutdown_timeout(LAST_LOOK);
     done
 }
 
 /// One for each core but one, which is for what goes on beside them: the store, look-ups of names, slow hashes.
-fn workers() -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-    cores.saturating_sub(1).max(1)
+fn workers() -> Result<usize, UsageError> {
+    let Some(wanted) = std::env::var_os(WORKERS) else {
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        return Ok(cores.saturating_sub(1).max(1));
+    };
+    let number = wanted.to_str().and_then(|wanted| wanted.parse().ok());
+    number.filter(|number| (1..=MOST_WORKERS).contains(number)).ok_or_else(|| {
+        let problem = format!("{WORKERS} is {wanted:?}");
+        UsageError::new(problem, format!("a number from 1 to {MOST_WORKERS}, or leave it away"))
+    })
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {

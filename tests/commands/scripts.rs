@@ -390,3 +390,17 @@ fn forms(secret: &str) -> Vec<String> {
 fn around(log: &str, form: &str) -> String {
     log.lines().filter(|line| line.contains(form)).take(3).collect::<Vec<_>>().join("\n")
 }
+
+#[test]
+fn a_number_of_threads_that_is_none_is_told_of() {
+    let bench = Bench::new();
+    for wrong in ["none", "0", "257", "-1", ""] {
+        let output = bench.command(&["check"]).env("GATEPOST_WORKERS", wrong).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{wrong}: {}", words(&output));
+        let said = words(&output);
+        assert!(said.contains(&format!("GATEPOST_WORKERS is {wrong:?}")), "{said}");
+        assert!(said.contains("a number from 1 to 256"), "{said}");
+    }
+    let output = bench.command(&["check"]).env("GATEPOST_WORKERS", "4").output().unwrap();
+    assert!(output.status.success(), "{}", words(&output));
+}

@@ -53,7 +53,7 @@ async fn count(
     let settings = Settings { confine: false, ..Settings::default() };
     let target = upstream.ports.into();
     let gatepost = prepare_with(ground, target, &programs.gatepost, &settings)?;
-    let peer = gatepost.peer.environment("TOKIO_WORKER_THREADS", "1");
+    let peer = gatepost.peer.environment("GATEPOST_WORKERS", "1");
     let file = ground.folder("callgrind")?.join("callgrind.out");
     let valgrind = ["valgrind", "--quiet", "--tool=callgrind"].map(Into::into);
     let to = format!("--callgrind-out-file={}", file.display()).into();
