@@ -4,13 +4,11 @@
 //! characters, no authorization identity but the user's own). CRAM-MD5 and its like are not here: they
 //! would need passwords stored readably.
 
-use std::sync::Arc;
-
 use base64::Engine;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use base64::prelude::BASE64_STANDARD;
-use zeroize::Zeroize;
+use zeroize::Zeroizing;
 
 use super::input::trim_spaces_end;
 use crate::secret::Secret;
@@ -188,7 +186,7 @@ pub(super) fn user_name(octets: &[u8]) -> Result<String, Failure> {
 
 /// The client's message of XOAUTH2.
 #[derive(Clone, Debug)]
-pub struct Xoauth2(Arc<Secret<String>>);
+pub struct Xoauth2(Secret<String>);
 
 impl Xoauth2 {
     /// `base64("user=" user ^A "auth=Bearer " token ^A ^A)`; `None` if the user has a control character, which would let
@@ -198,14 +196,15 @@ impl Xoauth2 {
         if !is_token || user.chars().any(char::is_control) {
             return None;
         }
-        let mut message = format!("user={user}\x01auth=Bearer {}\x01\x01", token.expose());
-        let encoded = BASE64_STANDARD.encode(&message);
-        message.zeroize();
-        Some(Self(Arc::new(Secret::new(encoded))))
+        // At its full length from the beginning: what grows leaves pieces of itself in memory.
+        let message = ["user=", user, "\x01auth=Bearer ", token.expose(), "\x01\x01"].concat();
+        let encoded = BASE64_STANDARD.encode(Zeroizing::new(message).as_bytes());
+        Some(Self(Secret::new(encoded)))
     }
 
-    pub(super) fn expose(&self) -> &str {
-        self.0.expose()
+    /// A line of a protocol that ends with it.
+    pub(super) fn line_behind(&self, command: &str) -> Secret<Vec<u8>> {
+        Secret::new([command, self.0.expose(), "\r\n"].concat().into_bytes())
     }
 }
 
@@ -254,11 +253,14 @@ mod tests {
     fn xoauth2_never_carries_a_control_character() {
         let token = Secret::new(String::from("ey.J"));
         let message = Xoauth2::new("jane@contoso.com", &token)
-            .map(|message| BASE64_STANDARD.decode(message.expose()).unwrap_or_default());
+            .map(|message| BASE64_STANDARD.decode(message.0.expose()).unwrap_or_default());
         assert_eq!(
             message.as_deref(),
             Some(&b"user=jane@contoso.com\x01auth=Bearer ey.J\x01\x01"[..])
         );
         assert!(Xoauth2::new("jane\x01auth=Bearer x", &token).is_none());
+        for token in ["ey\x01J", "ey\r\nJ", "é"] {
+            assert!(Xoauth2::new("jane", &Secret::new(token.into())).is_none(), "{token:?}");
+        }
     }
 }

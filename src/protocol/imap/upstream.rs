@@ -8,7 +8,6 @@ use super::super::upstream::{
     Action, Dialect, Rejection, Welcome, beginning, broken, busy, known_rejection, not_permitted,
     token_rejected,
 };
-use crate::secret::Secret;
 
 /// What is awaited.
 enum State {
@@ -152,8 +151,7 @@ impl Dialect for ImapUpstream {
 
     fn log_in(&mut self, login: &Xoauth2, learn: bool) -> Action {
         (self.state, self.learn) = (State::Authenticate, learn);
-        let line = format!("g2 AUTHENTICATE XOAUTH2 {}\r\n", login.expose());
-        Action::SendToken(Secret::new(line.into_bytes()))
+        Action::SendToken(login.line_behind("g2 AUTHENTICATE XOAUTH2 "))
     }
 
     fn is_goodbye(&self, line: &str) -> bool {

@@ -8,7 +8,6 @@ use super::super::upstream::{
     Action, Dialect, Rejection, Welcome, broken, busy, known_rejection, not_permitted,
     token_rejected,
 };
-use crate::secret::Secret;
 
 /// What is awaited.
 enum State {
@@ -77,7 +76,7 @@ impl Dialect for Pop3Upstream {
 
     fn log_in(&mut self, login: &Xoauth2, _: bool) -> Action {
         self.state = State::Answer;
-        Action::SendToken(Secret::new(format!("{}\r\n", login.expose()).into_bytes()))
+        Action::SendToken(login.line_behind(""))
     }
 
     /// POP3 has no word for it: a `-ERR` may be an answer.

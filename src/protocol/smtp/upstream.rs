@@ -9,7 +9,6 @@ use super::super::upstream::{
     Action, Dialect, Rejection, Welcome, broken, busy, known_rejection, not_permitted,
     token_rejected,
 };
-use crate::secret::Secret;
 
 /// What is awaited.
 enum State {
@@ -120,7 +119,7 @@ impl Dialect for SmtpUpstream {
 
     fn log_in(&mut self, login: &Xoauth2, _: bool) -> Action {
         self.state = State::Answer;
-        Action::SendToken(Secret::new(format!("{}\r\n", login.expose()).into_bytes()))
+        Action::SendToken(login.line_behind(""))
     }
 
     /// RFC 5321 section 3.8: of a server that closes, at any time.
