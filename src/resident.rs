@@ -47,17 +47,20 @@ impl Code {
 }
 
 /// The ranges of `program` in proc_pid_smaps(5) to which nobody can write, and of which no page is other than in the file:
-/// `5581d3e00000-5581d46a0000 r-xp 00300000 fe:00 1234  /usr/bin/gatepost`, and further down `Anonymous: 0 kB`. What was
-/// relocated is not among them.
+/// `5581d3e00000-5581d46a0000 r-xp 00300000 fe:00 1234  /usr/bin/gatepost`, and further down `Anonymous: 0 kB` and
+/// `Swap: 0 kB`. What was relocated is not among them, be it in memory or swapped out.
 fn unwritten(smaps: &str, program: &str) -> Vec<Range<usize>> {
     let mut ranges = Vec::new();
     let mut current = None;
     for line in smaps.lines() {
-        match line.strip_prefix("Anonymous:") {
-            Some(octets) if octets.trim() == "0 kB" => ranges.extend(current.take()),
-            Some(_) => current = None,
-            None if line.ends_with(program) => current = read_only(line),
-            None => {}
+        let mut fields = line.split_ascii_whitespace();
+        match (fields.next(), fields.next()) {
+            (Some("Anonymous:"), written) => current = current.filter(|_| written == Some("0")),
+            (Some("Swap:"), written) => {
+                ranges.extend(current.take().filter(|_| written == Some("0")));
+            }
+            _ if line.ends_with(program) => current = read_only(line),
+            _ => {}
         }
     }
     ranges
@@ -77,17 +80,20 @@ mod tests {
 
     #[test]
     fn what_was_written_to_is_not_meant() {
-        let found = |mode, name, written| {
+        let found_of = |mode, name, written, swapped| {
             let smaps = format!(
-                "1000-3000 {mode} 00300000 fe:00 1234  {name}\nSize: 8 kB\nAnonymous: {written} kB\nVmFlags: rd mr\n\
-                 5000-6000 rw-p 00000000 00:00 0\nAnonymous: 0 kB\n"
+                "1000-3000 {mode} 00300000 fe:00 1234  {name}\nSize: 8 kB\nAnonymous: {written} kB\n\
+                 Swap: {swapped} kB\nSwapPss: 0 kB\nVmFlags: rd mr\n\
+                 5000-6000 rw-p 00000000 00:00 0\nAnonymous: 0 kB\nSwap: 0 kB\n"
             );
             unwritten(&smaps, "/usr/bin/gatepost")
         };
+        let found = |mode, name, written| found_of(mode, name, written, 0);
         for mode in ["r-xp", "r--p"] {
             let own = Range { start: 0x1000, end: 0x3000 };
             assert_eq!(found(mode, "/usr/bin/gatepost", 0), vec![own], "{mode}");
             assert!(found(mode, "/usr/bin/gatepost", 4).is_empty(), "{mode}");
+            assert!(found_of(mode, "/usr/bin/gatepost", 0, 4).is_empty(), "{mode}");
             assert!(found(mode, "/usr/lib/libc.so.6", 0).is_empty(), "{mode}");
         }
         for mode in ["rw-p", "rwxp", "r-xs", ""] {
