@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 use super::refusal::{in_words, of_mail_server, remedy};
@@ -300,14 +300,10 @@ async fn ask(
             if text.len() > LONGEST {
                 return Err(io::ErrorKind::InvalidData.into());
             }
-            let mut buffer = [0; 4096];
-            let count = session.stream.read(&mut buffer).await?;
-            if count == 0 {
+            let take = |octets: &[u8]| unread = Secret::new([unread.expose(), octets].concat());
+            if session.stream.receive(take).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            let mut grown = unread.expose().clone();
-            grown.extend_from_slice(buffer.get(..count).unwrap_or_default());
-            unread = Secret::new(grown);
         }
     };
     timeout(ANSWER, exchange).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))

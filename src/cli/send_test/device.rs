@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -164,11 +164,9 @@ impl Device {
             if self.unread.len() > LONGEST_REPLY {
                 return Err(io::ErrorKind::InvalidData.into());
             }
-            let mut buffer = [0; 1024];
-            let read = timeout(ANSWER, self.stream.read(&mut buffer)).await??;
-            match buffer.get(..read).filter(|bytes| !bytes.is_empty()) {
-                Some(bytes) => self.unread.extend_from_slice(bytes),
-                None => return Err(io::ErrorKind::UnexpectedEof.into()),
+            let receive = self.stream.receive(|octets| self.unread.extend_from_slice(octets));
+            if timeout(ANSWER, receive).await?? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
     }
